@@ -1,0 +1,3 @@
+module nodule.dev/e2e/control-plane/etcd
+
+go 1.26.0
