@@ -1,0 +1,183 @@
+//! What a sandbox answers: that the guest runs, and how it ended.
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest [`Exit::message`] in bytes: what Kubernetes keeps of a termination message.
+pub const MESSAGE_LIMIT: usize = 4096;
+
+/// The guest is about to enter its first function: `started.json`, written once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// The sandbox's process id.
+    pub pid: u32,
+    /// When that process began, in clock ticks since boot (field 22 of `/proc/PID/stat`, proc_pid_stat(5)). With the
+    /// process id it names one process until the next boot: a process id alone is used again.
+    pub start_ticks: u64,
+    /// When the guest started, in Unix milliseconds.
+    pub at: i64,
+}
+
+impl Started {
+    /// The calling process, with a guest that starts now (`at` in Unix milliseconds).
+    pub fn here(at: i64) -> io::Result<Self> {
+        let pid = std::process::id();
+        let start_ticks = start_ticks(pid)?.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, "/proc does not show this process")
+        })?;
+        Ok(Self { pid, start_ticks, at })
+    }
+
+    /// Whether the process is still there. Another process with the same id, and one that has ended and only waits for
+    /// its parent, are not.
+    pub fn is_alive(&self) -> io::Result<bool> {
+        Ok(start_ticks(self.pid)? == Some(self.start_ticks))
+    }
+}
+
+/// When process `pid` began, in clock ticks since boot; none where there is no such process or it has ended.
+pub fn start_ticks(pid: u32) -> io::Result<Option<u64>> {
+    let stat = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // The process ended between open and read.
+        Err(error) if error.raw_os_error() == Some(ESRCH) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    parse_stat(&stat).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat: {stat:?}"))
+    })
+}
+
+/// "No such process", the same on every architecture of Linux.
+const ESRCH: i32 = 3;
+
+/// The outer option is none when the line is not understood, the inner one when the process has ended. The command's
+/// name, in parentheses, may itself hold blanks and parentheses, so that fields are counted from the last one.
+fn parse_stat(stat: &str) -> Option<Option<u64>> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?;
+    // The state is field 3, so field 22 is the 19th after it.
+    let ticks = fields.nth(18)?.parse().ok()?;
+    Some((!matches!(state, "Z" | "X" | "x")).then_some(ticks))
+}
+
+/// How a container ended: `exit.json`, written once, by the sandbox or, where that could not, by the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Why it ended.
+    pub cause: Cause,
+    /// The exit code that Kubernetes shows.
+    pub code: u8,
+    /// For a person; empty where the code says it all. At most [`MESSAGE_LIMIT`] bytes.
+    pub message: String,
+    /// When the guest started, in Unix milliseconds; none if it never did.
+    pub started_at: Option<i64>,
+    /// When it ended, in Unix milliseconds.
+    pub finished_at: i64,
+}
+
+impl Exit {
+    /// An exit whose code follows from its cause: [`Cause::code`].
+    pub fn new(cause: Cause, message: &str, started_at: Option<i64>, finished_at: i64) -> Self {
+        Self { cause, code: cause.code(), message: cut(message), started_at, finished_at }
+    }
+
+    /// The guest ended by itself, with `code`.
+    pub fn exited(code: u8, started_at: i64, finished_at: i64) -> Self {
+        Self {
+            cause: Cause::Exited,
+            code,
+            message: String::new(),
+            started_at: Some(started_at),
+            finished_at,
+        }
+    }
+}
+
+/// Why a container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Cause {
+    /// The guest ended by itself: it returned or gave an exit code.
+    Exited,
+    /// The guest broke a rule of Wasm; the message has the trap and the guest's backtrace.
+    Trapped,
+    /// The guest was refused memory over its limit and did not live with that.
+    OutOfMemory,
+    /// The sandbox was ended from outside. Only the agent writes this: the sandbox no longer can.
+    Killed,
+    /// The guest never ran; the message says what was missing.
+    StartFailed,
+}
+
+impl Cause {
+    /// The exit code of a container that ended so: a shell's 128 + signal, with the signal that a native program would
+    /// have got (SIGABRT, SIGKILL), and 128 for what never started, as the container runtimes give. 0 for
+    /// [`Cause::Exited`], where the guest says the code.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Exited => 0,
+            Self::Trapped => 128 + 6,
+            Self::OutOfMemory | Self::Killed => 128 + 9,
+            Self::StartFailed => 128,
+        }
+    }
+}
+
+/// The longest beginning of `message` that is whole characters and fits.
+fn cut(message: &str) -> String {
+    message.get(..message.floor_char_boundary(MESSAGE_LIMIT)).unwrap_or(message).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_is_read_after_the_last_parenthesis() {
+        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 123456 8 9";
+        assert_eq!(parse_stat(stat), Some(Some(123_456)));
+        assert_eq!(parse_stat(&stat.replace(") S", ") Z")), Some(None));
+        assert_eq!(parse_stat("7 (a) S 1 2"), None);
+        assert_eq!(parse_stat(""), None);
+    }
+
+    #[test]
+    fn this_process_is_alive_and_another_start_is_not() {
+        let here = Started::here(1).unwrap();
+        assert!(here.is_alive().unwrap());
+        assert!(!Started { start_ticks: here.start_ticks + 1, ..here }.is_alive().unwrap());
+    }
+
+    #[test]
+    fn an_ended_process_is_not_alive_even_before_it_is_reaped() {
+        let mut child = std::process::Command::new("true")
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The pipe ends when the process does, a little before it is a zombie.
+        io::copy(child.stdout.as_mut().unwrap(), &mut io::sink()).unwrap();
+        while start_ticks(child.id()).unwrap().is_some() {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert_eq!(start_ticks(child.id()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_message_is_cut_at_a_character() {
+        let long = format!("{}€", "x".repeat(MESSAGE_LIMIT - 1));
+        let exit = Exit::new(Cause::Trapped, &long, Some(1), 2);
+        assert_eq!(exit.message, "x".repeat(MESSAGE_LIMIT - 1));
+        assert_eq!(Exit::new(Cause::Trapped, "short", None, 2).message, "short");
+    }
+
+    #[test]
+    fn codes_are_those_of_kubernetes() {
+        let codes =
+            [Cause::Exited, Cause::Trapped, Cause::OutOfMemory, Cause::Killed, Cause::StartFailed];
+        assert_eq!(codes.map(Cause::code), [0, 134, 137, 137, 128]);
+    }
+}
