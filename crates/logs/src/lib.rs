@@ -1,1 +1,19 @@
-//! Being written.
+//! Container logs in the CRI format, which kubelets, log collectors and `crictl` agree on.
+//!
+//! A log is a file of records, one a line: `<RFC 3339 time> <stdout|stderr> <P|F> <text>`. `F` ends a line of
+//! the container's output, `P` is a part of one that goes on in the next record of the same stream. When the
+//! file is full it is renamed to `<name>.<time>` and a new one is begun; the oldest are removed.
+//!
+//! [`Writer`] is blocking and has no thread and no task: the container's process calls it for each piece of
+//! output. [`tail`] gives the end of a log as text. [`read`] (feature `reader`) is a stream for `kubectl logs`:
+//! it lives in the task that polls it, and ends when it is dropped.
+//!
+//! Read `record.rs` (the format), `writer.rs`, `output.rs` (the file and its rotation), then `read.rs`.
+
+mod output;
+mod record;
+mod rotated;
+mod writer;
+
+pub use record::Stream;
+pub use writer::{Error, Rotation, Writer};

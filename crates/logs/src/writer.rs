@@ -1,0 +1,164 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use crate::output::Output;
+use crate::record::{Prefix, Stream, TEXT_LIMIT, Tag};
+
+/// How large a log may become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotation {
+    /// Bytes after which a new file is begun (the kubelet's `containerLogMaxSize`).
+    pub max_size: u64,
+    /// Files that are kept, the one being written included (the kubelet's `containerLogMaxFiles`); at least 2.
+    pub max_files: u32,
+}
+
+impl Default for Rotation {
+    /// The kubelet's defaults: five files of 10 MiB.
+    fn default() -> Self {
+        Rotation { max_size: 10 << 20, max_files: 5 }
+    }
+}
+
+/// Why output is not in the log.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The log could not be opened.
+    #[error("open the log {}", path.display())]
+    Open {
+        /// The log.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Output could not be written, and is lost. Later output may be written again.
+    #[error("write to the log {}", path.display())]
+    Write {
+        /// The log.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The log was written, but the disk did not confirm it.
+    #[error("sync the log {}", path.display())]
+    Sync {
+        /// The log.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Writes one container's output to its log.
+///
+/// There must be one writer to a file. Whole lines are in the file when [`write`](Self::write) returns, so
+/// they outlive the process; an unfinished line is held until it ends, until it is longer than 16 KiB, or until
+/// [`flush`](Self::flush), so that what the other stream writes meanwhile does not land inside it.
+pub struct Writer {
+    output: Output,
+    stdout: Line,
+    stderr: Line,
+}
+
+/// The unfinished line of a stream.
+#[derive(Default)]
+struct Line {
+    /// What is not written yet.
+    held: Vec<u8>,
+    /// A part of it is in the log, as `P`.
+    begun: bool,
+}
+
+impl Writer {
+    /// Appends to the log at `path`, and creates it and its folder where they do not exist.
+    pub fn open(path: &Path, rotation: Rotation) -> Result<Self, Error> {
+        Ok(Writer {
+            output: Output::open(path, rotation)?,
+            stdout: Line::default(),
+            stderr: Line::default(),
+        })
+    }
+
+    /// Takes what the container wrote. After an error the writer may be used on: the disk may have room again.
+    pub fn write(&mut self, stream: Stream, bytes: &[u8]) -> Result<(), Error> {
+        let prefix = Prefix::new(Timestamp::now(), stream);
+        let line = match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        };
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            line.take(piece, &prefix, &mut self.output)?;
+        }
+        self.output.commit()
+    }
+
+    /// Writes what is held of unfinished lines, so that a prompt or a progress bar can be seen.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        let now = Timestamp::now();
+        self.stdout.flush(&Prefix::new(now, Stream::Stdout), &mut self.output)?;
+        self.stderr.flush(&Prefix::new(now, Stream::Stderr), &mut self.output)?;
+        self.output.commit()
+    }
+
+    /// The container has ended: its unfinished lines end too. On return the disk has all of it.
+    pub fn finish(mut self) -> Result<(), Error> {
+        let now = Timestamp::now();
+        self.stdout.end(&Prefix::new(now, Stream::Stdout), &mut self.output)?;
+        self.stderr.end(&Prefix::new(now, Stream::Stderr), &mut self.output)?;
+        self.output.commit()?;
+        self.output.sync()
+    }
+}
+
+impl Line {
+    /// Takes a piece of output that has a newline at its end or nowhere.
+    fn take(&mut self, piece: &[u8], prefix: &Prefix, output: &mut Output) -> Result<(), Error> {
+        let (mut text, ended) = match piece.split_last() {
+            Some((b'\n', text)) => (text, true),
+            Some(_) | None => (piece, false),
+        };
+        while let Some((fits, rest)) =
+            text.split_at_checked(TEXT_LIMIT - self.held.len()).filter(|cut| !cut.1.is_empty())
+        {
+            self.record(Tag::Partial, fits, prefix, output)?;
+            text = rest;
+        }
+        if ended {
+            return self.record(Tag::Full, text, prefix, output);
+        }
+        self.held.extend_from_slice(text);
+        Ok(())
+    }
+
+    fn flush(&mut self, prefix: &Prefix, output: &mut Output) -> Result<(), Error> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        self.record(Tag::Partial, b"", prefix, output)
+    }
+
+    fn end(&mut self, prefix: &Prefix, output: &mut Output) -> Result<(), Error> {
+        if self.held.is_empty() && !self.begun {
+            return Ok(());
+        }
+        self.record(Tag::Full, b"", prefix, output)
+    }
+
+    fn record(
+        &mut self,
+        tag: Tag,
+        text: &[u8],
+        prefix: &Prefix,
+        output: &mut Output,
+    ) -> Result<(), Error> {
+        let recorded = output.record(prefix, tag, &self.held, text);
+        self.held.clear();
+        self.begun = tag == Tag::Partial;
+        recorded
+    }
+}
