@@ -1,0 +1,21 @@
+//! What tests and the demo need around the agent: a real control plane, a registry, programs to push, nodes to start.
+//!
+//! Nothing here is part of what an operator runs. A control plane is one *supervisor* process (`supervisor.rs`) with
+//! etcd, the API server and the rest as its children, which die with it; `control.rs` is the side that starts it and
+//! gives it orders, `layout.rs` its folder and certificates, `parts.rs` its command lines. `binaries.rs` builds what it
+//! runs. Read `main.rs` next for what can be asked for.
+
+pub mod access;
+pub mod binaries;
+pub mod control;
+pub mod go;
+pub mod kubeconfig;
+pub mod layout;
+mod parts;
+pub mod paths;
+pub mod pki;
+pub mod ports;
+pub mod process;
+pub mod supervisor;
+pub mod terminal;
+pub mod wait;
