@@ -1,0 +1,131 @@
+//! The limit on a guest's memory.
+
+use wasmtime::{Error, ResourceLimiter, Result};
+
+/// What one element of a table takes in this process.
+const ELEMENT: usize = size_of::<usize>();
+
+/// Counts the linear memories and tables of one guest against its limit.
+///
+/// A growth over the limit is refused as Wasm has it: the guest sees -1 and may live with that. Most do not, and trap;
+/// then the container ran out of memory.
+pub(crate) struct Memory {
+    limit: usize,
+    used: usize,
+    refused: Option<Refused>,
+}
+
+/// A growth that was refused, and after which none was granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// What the guest would have had, in bytes.
+    pub(crate) wanted: usize,
+}
+
+impl Memory {
+    /// A limit in bytes; none leaves what Wasm itself allows.
+    pub(crate) fn new(limit: Option<u64>) -> Self {
+        let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        Self { limit, used: 0, refused: None }
+    }
+
+    /// Whether the guest's last wish for memory was refused.
+    pub(crate) fn refused(&self) -> Option<Refused> {
+        self.refused
+    }
+
+    /// The limit in bytes, if there is one.
+    pub(crate) fn limit(&self) -> Option<usize> {
+        (self.limit != usize::MAX).then_some(self.limit)
+    }
+
+    fn grow(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> bool {
+        let wanted = self.used.saturating_sub(current).saturating_add(desired);
+        let granted = wanted <= self.limit && maximum.is_none_or(|maximum| desired <= maximum);
+        if granted {
+            self.used = wanted;
+            self.refused = None;
+        } else {
+            self.refused = Some(Refused { wanted });
+        }
+        granted
+    }
+
+    /// The kernel refused what was granted here. What was counted stays counted: the guest is at its end.
+    fn failed(&mut self) {
+        self.refused = Some(Refused { wanted: self.used });
+    }
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> Result<bool> {
+        Ok(self.grow(current, desired, maximum))
+    }
+
+    fn memory_grow_failed(&mut self, _: Error) -> Result<()> {
+        self.failed();
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> Result<bool> {
+        let bytes = |elements: usize| elements.saturating_mul(ELEMENT);
+        Ok(self.grow(bytes(current), bytes(desired), maximum.map(bytes)))
+    }
+
+    fn table_grow_failed(&mut self, _: Error) -> Result<()> {
+        self.failed();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: usize = 64 << 10;
+
+    #[test]
+    fn memories_and_tables_share_the_limit() {
+        let mut memory = Memory::new(Some(4 * PAGE as u64));
+        assert!(memory.memory_growing(0, 2 * PAGE, None).unwrap());
+        assert!(memory.memory_growing(0, PAGE, None).unwrap());
+        assert!(!memory.table_growing(0, PAGE / ELEMENT + 1, None).unwrap());
+        assert!(memory.table_growing(0, PAGE / ELEMENT, None).unwrap());
+        assert!(!memory.memory_growing(2 * PAGE, 3 * PAGE, None).unwrap());
+        assert_eq!(memory.refused(), Some(Refused { wanted: 5 * PAGE }));
+    }
+
+    #[test]
+    fn a_growth_that_is_granted_makes_up_for_one_that_was_refused() {
+        let mut memory = Memory::new(Some(2 * PAGE as u64));
+        assert!(!memory.memory_growing(PAGE, 9 * PAGE, None).unwrap());
+        assert!(memory.memory_growing(0, PAGE, None).unwrap());
+        assert_eq!(memory.refused(), None);
+    }
+
+    #[test]
+    fn the_programs_own_maximum_is_not_counted_as_used() {
+        let mut memory = Memory::new(Some(4 * PAGE as u64));
+        assert!(!memory.memory_growing(0, 2 * PAGE, Some(PAGE)).unwrap());
+        assert!(memory.memory_growing(0, 4 * PAGE, None).unwrap());
+    }
+
+    #[test]
+    fn without_a_limit_only_the_kernel_refuses() {
+        let mut memory = Memory::new(None);
+        assert_eq!(memory.limit(), None);
+        assert!(memory.memory_growing(0, 1 << 40, None).unwrap());
+        memory.memory_grow_failed(Error::msg("no memory")).unwrap();
+        assert_eq!(memory.refused(), Some(Refused { wanted: 1 << 40 }));
+    }
+}

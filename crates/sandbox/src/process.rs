@@ -1,0 +1,48 @@
+//! The process as the kernel and the agent see it.
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::sys::signal::{SigSet, Signal};
+use rustix::io::Errno;
+use rustix::net::sockopt::socket_acceptconn;
+
+/// Leaves what the agent and its terminal belong to. Called before any other thread exists: threads inherit this.
+///
+/// The sandbox must live on when the agent is interrupted, stopped by its service manager or dies; it ends with its
+/// guest, or by SIGKILL. Blocked signals stay pending for ever, which is as good as ignored. SIGPIPE is ignored by
+/// Rust's runtime already.
+pub(crate) fn detach() -> io::Result<()> {
+    match rustix::process::setsid() {
+        // EPERM: the agent has made this process the leader of a group of its own.
+        Ok(_) | Err(Errno::PERM) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let signals: SigSet = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
+    Ok(signals.thread_block()?)
+}
+
+/// The socket that the agent has bound and left on file descriptor 0.
+pub(crate) fn listener() -> io::Result<UnixListener> {
+    let stdin = io::stdin();
+    if !matches!(socket_acceptconn(&stdin), Ok(true)) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "file descriptor 0 is no listening socket",
+        ));
+    }
+    Ok(UnixListener::from(stdin.as_fd().try_clone_to_owned()?))
+}
+
+/// Now, in Unix milliseconds.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A line for whoever looks after the node, in `sandbox.log`. When even that cannot be written nobody can be told.
+pub(crate) fn diagnose(line: impl std::fmt::Display) {
+    _ = writeln!(io::stderr().lock(), "nodule-sandbox: {line}");
+}
