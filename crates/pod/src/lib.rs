@@ -1,76 +1,32 @@
-//! Being written.
-use std::path::PathBuf;
+//! Pods: from what the API server binds to this node to processes that run, and back to the status that it is told.
+//!
+//! [`Pods::new`] makes a handle for those who look on and a [`Runner`] that does the work. The runner is one task: it
+//! watches the node's pods and has one worker task for each UID. A worker alone changes its pod's record, which is on disk
+//! before what it says is acted on; it has a publisher task that brings the status to the API server, and for each image
+//! and each sandbox a task that waits for it. Pods outlive all of these.
+//!
+//! It knows nothing of the Node object, of HTTP, or of what is inside an image or a sandbox.
+//!
+//! Read `pods.rs` (the watch), `worker.rs` (a pod's life), `sync.rs` (what it takes to run), `sandbox.rs` (a process), in
+//! this order. What decides is pure and apart: `order.rs`, `restart.rs`, `env.rs`, `status.rs`, `condition.rs`.
 
-use k8s_openapi::api::core::v1::Pod;
-use tokio::sync::watch;
+mod condition;
+mod env;
+mod events;
+mod host;
+mod order;
+mod pods;
+mod publish;
+mod pull;
+mod quantity;
+mod record;
+mod restart;
+mod sandbox;
+mod status;
+mod sync;
+mod view;
+mod worker;
 
-/// Which run of a container a log is asked of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Instance {
-    /// The one that runs, or the last that ran.
-    Current,
-    /// The one before it.
-    Previous,
-}
-
-/// Where a container's log lies, and whether its container has ended.
-#[derive(Debug, Clone)]
-pub struct Log {
-    /// `…/<restart>.log`; rotated files lie beside it.
-    pub path: PathBuf,
-    /// True once the container has ended: nothing is written after.
-    pub ended: watch::Receiver<bool>,
-}
-
-/// Why there is no log to read.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    /// No such pod on this node.
-    #[error("pod \"{pod}\" does not exist")]
-    NoPod {
-        /// The pod's name.
-        pod: String,
-    },
-    /// The pod has no such container.
-    #[error("container \"{container}\" not found in pod \"{pod}\"")]
-    NoContainer {
-        /// The container's name.
-        container: String,
-        /// The pod's name.
-        pod: String,
-    },
-    /// The container has not run yet.
-    #[error("container \"{container}\" in pod \"{pod}\" is waiting to start: {reason}")]
-    Waiting {
-        /// The container's name.
-        container: String,
-        /// The pod's name.
-        pod: String,
-        /// The waiting state's reason, or the kubelet's words for an image problem.
-        reason: String,
-    },
-    /// The container has no earlier run.
-    #[error("previous terminated container \"{container}\" in pod \"{pod}\" not found")]
-    NoPrevious {
-        /// The container's name.
-        container: String,
-        /// The pod's name.
-        pod: String,
-    },
-}
-
-/// The pods of this node, for those who look at them from outside.
-#[derive(Debug, Clone)]
-pub struct Pods {}
-
-impl Pods {
-    /// Every pod that is bound to this node, with the status known here.
-    pub fn list(&self) -> Vec<Pod> {
-        Vec::new()
-    }
-
-    /// Where a container's log lies.
-    pub fn log(&self, _namespace: &str, pod: &str, _container: &str, _instance: Instance) -> Result<Log, LogError> {
-        Err(LogError::NoPod { pod: pod.to_owned() })
-    }
-}
+pub use host::Config;
+pub use pods::{Error, Pods, Runner};
+pub use view::{Instance, Log, LogError};

@@ -1,0 +1,125 @@
+//! The pod's conditions: pure. Those of other owners are kept as they are.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
+
+use crate::restart::is_sidecar;
+use crate::status::seconds;
+
+/// What the conditions are made of.
+pub(crate) struct Facts<'a> {
+    pub(crate) pod: &'a Pod,
+    pub(crate) phase: &'a str,
+    /// Nothing of the pod runs any more or will.
+    pub(crate) stopped: bool,
+    /// In the order of the spec, as `containers`.
+    pub(crate) init: &'a [ContainerStatus],
+    pub(crate) containers: &'a [ContainerStatus],
+    pub(crate) previous: &'a [PodCondition],
+    pub(crate) now: Timestamp,
+}
+
+/// Whether a condition holds, and if not, why.
+struct Verdict {
+    holds: bool,
+    reason: Option<&'static str>,
+    message: Option<String>,
+}
+
+impl Verdict {
+    fn yes() -> Self {
+        Self { holds: true, reason: None, message: None }
+    }
+
+    fn because(holds: bool, reason: &'static str) -> Self {
+        Self { holds, reason: Some(reason), message: None }
+    }
+
+    fn no(reason: &'static str, message: String) -> Self {
+        Self { holds: false, reason: Some(reason), message: Some(message) }
+    }
+}
+
+const OURS: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+
+/// Every condition of the pod, other owners' last.
+pub(crate) fn all(facts: &Facts<'_>) -> Vec<PodCondition> {
+    let verdicts = [
+        if facts.stopped { Verdict { holds: false, reason: None, message: None } } else { Verdict::yes() },
+        initialized(facts),
+        ready(facts),
+        containers_ready(facts),
+        Verdict::yes(),
+    ];
+    let ours = OURS.iter().zip(verdicts).map(|(kind, verdict)| condition(facts, kind, verdict));
+    let others = facts.previous.iter().filter(|known| !OURS.contains(&known.type_.as_str())).cloned();
+    ours.chain(others).collect()
+}
+
+fn condition(facts: &Facts<'_>, kind: &str, verdict: Verdict) -> PodCondition {
+    let status = if verdict.holds { "True" } else { "False" };
+    let same = facts.previous.iter().find(|known| known.type_ == kind && known.status == status);
+    let kept = same.and_then(|known| known.last_transition_time.clone());
+    PodCondition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: verdict.reason.map(str::to_owned),
+        message: verdict.message,
+        last_transition_time: kept.or_else(|| Some(seconds(facts.now))),
+        last_probe_time: None,
+        observed_generation: facts.pod.metadata.generation,
+    }
+}
+
+fn initialized(facts: &Facts<'_>) -> Verdict {
+    if facts.phase == "Succeeded" {
+        return Verdict::because(true, "PodCompleted");
+    }
+    let any_ran = facts.containers.iter().any(|status| {
+        let ran = |state: &k8s_openapi::api::core::v1::ContainerState| {
+            state.running.is_some() || state.terminated.is_some()
+        };
+        status.state.as_ref().is_some_and(ran) || status.last_state.as_ref().is_some_and(ran)
+    });
+    let spec = facts.pod.spec.as_ref();
+    let containers = spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    let waited_for = containers.zip(facts.init).filter(|(container, status)| {
+        if is_sidecar(container) { status.started != Some(true) } else { !status.ready }
+    });
+    let names: Vec<&str> = waited_for.map(|(container, _)| container.name.as_str()).collect();
+    if any_ran || names.is_empty() {
+        return Verdict::yes();
+    }
+    Verdict::no("ContainersNotInitialized", format!("containers with incomplete status: [{}]", names.join(" ")))
+}
+
+fn containers_ready(facts: &Facts<'_>) -> Verdict {
+    match facts.phase {
+        "Succeeded" => return Verdict::because(false, "PodCompleted"),
+        "Failed" => return Verdict::because(false, "PodFailed"),
+        _ => {}
+    }
+    let spec = facts.pod.spec.as_ref();
+    let init = spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    let sidecars = init.zip(facts.init).filter(|(container, _)| is_sidecar(container)).map(|(_, status)| status);
+    let unready = facts.containers.iter().chain(sidecars).filter(|status| !status.ready);
+    let names: Vec<&str> = unready.map(|status| status.name.as_str()).collect();
+    if names.is_empty() {
+        return Verdict::yes();
+    }
+    Verdict::no("ContainersNotReady", format!("containers with unready status: [{}]", names.join(" ")))
+}
+
+fn ready(facts: &Facts<'_>) -> Verdict {
+    let containers = containers_ready(facts);
+    if !containers.holds {
+        return containers;
+    }
+    let holds = |kind: &str| facts.previous.iter().any(|known| known.type_ == kind && known.status == "True");
+    let gates = facts.pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
+    let closed: Vec<String> = gates
+        .filter(|gate| !holds(&gate.condition_type))
+        .map(|gate| format!("corresponding condition of pod readiness gate \"{}\" is not \"True\".", gate.condition_type))
+        .collect();
+    if closed.is_empty() { Verdict::yes() } else { Verdict::no("ReadinessGatesNotReady", closed.join(", ")) }
+}

@@ -1,0 +1,180 @@
+//! The pods' Events: said without waiting, posted by one task, repeated ones counted instead of posted again.
+//!
+//! Events are best effort, as the kubelet's: one that cannot be posted after a few tries, or that finds the queue full,
+//! is dropped.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tracing::debug;
+
+/// Events that wait to be posted.
+const QUEUE: usize = 4096;
+/// Events that are remembered to count their repetitions.
+const REMEMBERED: usize = 1024;
+/// The API server's limit is 1024 bytes (`k8s.io/kubernetes/pkg/apis/core/validation`, `NoteLengthLimit`).
+const MESSAGE_LIMIT: usize = 1024;
+/// Tries of one Event, and the wait before each but the first.
+const TRIES: u32 = 3;
+const WAIT: Duration = Duration::from_secs(2);
+
+/// Whether an Event tells of normal work or of trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Normal,
+    Warning,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::Warning => "Warning",
+        }
+    }
+}
+
+/// What is said, and of what. Two equal ones are the same Event seen twice.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Said {
+    namespace: String,
+    pod: String,
+    uid: String,
+    field: Option<String>,
+    kind: Kind,
+    reason: &'static str,
+    message: String,
+}
+
+/// Where pods say their Events.
+#[derive(Debug, Clone)]
+pub(crate) struct Events {
+    queue: mpsc::Sender<Said>,
+}
+
+impl Events {
+    /// The sayer, and the poster to run beside it.
+    pub(crate) fn new(client: kube::Client, node: String) -> (Self, Poster) {
+        let (queue, said) = mpsc::channel(QUEUE);
+        (Self { queue }, Poster { client, node, said, known: Known::default() })
+    }
+
+    /// Says something of a pod, or of the container at `field` of its spec. Never waits.
+    pub(crate) fn say(&self, pod: &Pod, field: Option<String>, kind: Kind, reason: &'static str, message: &str) {
+        let said = Said {
+            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+            pod: pod.metadata.name.clone().unwrap_or_default(),
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            field,
+            kind,
+            reason,
+            message: message.get(..message.floor_char_boundary(MESSAGE_LIMIT)).unwrap_or(message).to_owned(),
+        };
+        if self.queue.try_send(said).is_err() {
+            debug!(reason, "event dropped");
+        }
+    }
+}
+
+/// Posts what is said, in order.
+pub(crate) struct Poster {
+    client: kube::Client,
+    node: String,
+    said: mpsc::Receiver<Said>,
+    known: Known,
+}
+
+/// The newest Events, to count repetitions.
+#[derive(Default)]
+struct Known {
+    events: BTreeMap<Said, (String, i32)>,
+    order: VecDeque<Said>,
+}
+
+impl Poster {
+    /// Runs until every sayer is gone.
+    pub(crate) async fn run(mut self) {
+        while let Some(said) = self.said.recv().await {
+            for _ in 0..TRIES {
+                match self.post(&said).await {
+                    // The API server may be away: what it refuses is not worth another try.
+                    Err(error) if !matches!(error, kube::Error::Api(_)) => sleep(WAIT).await,
+                    Err(error) => break debug!(%error, "event refused"),
+                    Ok(()) => break,
+                }
+            }
+        }
+    }
+
+    async fn post(&mut self, said: &Said) -> Result<(), kube::Error> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &said.namespace);
+        if let Some((name, count)) = self.known.events.get_mut(said) {
+            let again = serde_json::json!({"count": *count + 1, "lastTimestamp": Time(Timestamp::now())});
+            match api.patch(name, &PatchParams::default(), &Patch::Merge(again)).await {
+                Ok(_) => {
+                    *count += 1;
+                    return Ok(());
+                }
+                // The API server forgets Events after an hour: this is a new one then.
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let event = event(said, &self.node);
+        let name = event.metadata.name.clone().unwrap_or_default();
+        api.create(&PostParams::default(), &event).await?;
+        self.known.remember(said.clone(), name);
+        Ok(())
+    }
+}
+
+impl Known {
+    fn remember(&mut self, said: Said, name: String) {
+        if self.events.insert(said.clone(), (name, 1)).is_none() {
+            self.order.push_back(said);
+        }
+        while self.order.len() > REMEMBERED {
+            if let Some(oldest) = self.order.pop_front() {
+                self.events.remove(&oldest);
+            }
+        }
+    }
+}
+
+fn event(said: &Said, node: &str) -> Event {
+    let now = Timestamp::now();
+    // As the kubelet names them: the object and a moment, so that names sort by time.
+    let name = format!("{}.{:x}", said.pod, now.as_nanosecond());
+    Event {
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: Some(said.namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        involved_object: ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            namespace: Some(said.namespace.clone()),
+            name: Some(said.pod.clone()),
+            uid: Some(said.uid.clone()),
+            field_path: said.field.clone(),
+            resource_version: None,
+        },
+        type_: Some(said.kind.as_str().to_owned()),
+        reason: Some(said.reason.to_owned()),
+        message: Some(said.message.clone()),
+        count: Some(1),
+        first_timestamp: Some(Time(now)),
+        last_timestamp: Some(Time(now)),
+        source: Some(EventSource { component: Some("kubelet".to_owned()), host: Some(node.to_owned()) }),
+        reporting_component: Some("kubelet".to_owned()),
+        reporting_instance: Some(node.to_owned()),
+        ..Event::default()
+    }
+}

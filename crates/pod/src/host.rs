@@ -1,0 +1,47 @@
+//! What all pods of a node share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nodule_image::Images;
+use tokio::sync::Semaphore;
+
+use crate::events::Events;
+
+/// What the pods of a node need to know. The binary fills it in once.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The node's name: the pods bound to it are this agent's.
+    pub node: String,
+    /// The node's addresses, primary first. They are the pods' too.
+    pub addresses: Vec<String>,
+    /// Where records and volumes lie: `<root>/pods`.
+    pub root: PathBuf,
+    /// Where sockets lie. Short: a socket's path has at most 107 bytes.
+    pub run: PathBuf,
+    /// The kubelet's log layout: `/var/log/pods`.
+    pub logs: PathBuf,
+    /// The `nodule-sandbox` program.
+    pub sandbox: PathBuf,
+    /// A log file is turned when it is this long, in bytes (`containerLogMaxSize`).
+    pub log_max_size: u64,
+    /// Files that are kept of a container's log, the newest included (`containerLogMaxFiles`).
+    pub log_max_files: u32,
+    /// How often a pod is looked at again when nothing happens (`syncFrequency`).
+    pub sync: Duration,
+    /// The longest wait before a container runs again (`crashLoopBackOff.maxContainerRestartPeriod`).
+    pub longest_backoff: Duration,
+}
+
+/// The node, as a pod's worker sees it.
+pub(crate) struct Host {
+    pub(crate) config: Config,
+    pub(crate) client: kube::Client,
+    pub(crate) images: Images,
+    pub(crate) events: Events,
+    /// API requests that all pods together may have under way.
+    pub(crate) slots: Arc<Semaphore>,
+    /// Sandboxes that may be in their start at once: more would only take turns on the cores.
+    pub(crate) starts: Semaphore,
+}

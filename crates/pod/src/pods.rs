@@ -1,0 +1,256 @@
+//! The pods bound to this node: one watch, and one worker for each UID that it names or that a record is kept of.
+
+use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::Api;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, ExponentialBackoff};
+use nodule_image::Images;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinError, JoinSet};
+use tracing::{Instrument, debug, error, info, info_span, warn};
+
+use crate::events::Events;
+use crate::host::{Config, Host};
+use crate::record::{self, Folder, Record};
+use crate::view::{Instance, Log, LogError, View};
+use crate::worker::{Desired, Worker};
+
+/// API requests of all pods that may be under way at once; the rest of the agent has connections of its own.
+const SLOTS: usize = 16;
+/// Sandboxes that may be in their start at once.
+const STARTS: usize = 4;
+/// The waits between two tries to watch while the API server is away.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(8);
+
+type Views = Arc<RwLock<HashMap<String, watch::Receiver<View>>>>;
+type Watch = Pin<Box<dyn Stream<Item = watcher::Result<Event<Pod>>> + Send>>;
+
+/// The pods of this node, for those who look at them from outside. Clones show the same pods.
+#[derive(Debug, Clone, Default)]
+pub struct Pods {
+    /// Written by the runner alone.
+    views: Views,
+}
+
+/// Why the pods are looked after no more.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(Cause);
+
+#[derive(Debug, thiserror::Error)]
+enum Cause {
+    #[error("read the pods that this node knows")]
+    Records { source: record::Error },
+    #[error("look after a pod")]
+    Worker { source: JoinError },
+    #[error("the node is not told any more whether it is registered")]
+    Unregistered,
+    #[error("the watch of the node's pods has ended")]
+    Watch,
+}
+
+impl Pods {
+    /// The pods, and the runner that looks after them.
+    pub fn new(client: kube::Client, config: Config, images: Images) -> (Self, Runner) {
+        let pods = Self::default();
+        let (events, poster) = Events::new(client.clone(), config.node.clone());
+        let host = Host {
+            config,
+            client,
+            images,
+            events,
+            slots: Arc::new(Semaphore::new(SLOTS)),
+            starts: Semaphore::new(STARTS),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(poster.run());
+        let runner = Runner {
+            host: Arc::new(host),
+            views: Arc::clone(&pods.views),
+            workers: JoinSet::new(),
+            desired: HashMap::new(),
+            fresh: HashSet::new(),
+            away: false,
+            _tasks: tasks,
+        };
+        (pods, runner)
+    }
+
+    /// Every pod that is bound to this node, with the status known here.
+    pub fn list(&self) -> Vec<Pod> {
+        let views: Vec<View> = self.read().values().map(|view| view.borrow().clone()).collect();
+        views
+            .into_iter()
+            .map(|view| Pod { status: Some((*view.status).clone()), ..(*view.pod).clone() })
+            .collect()
+    }
+
+    /// Where a container's log lies.
+    pub fn log(&self, namespace: &str, pod: &str, container: &str, instance: Instance) -> Result<Log, LogError> {
+        let named = |view: &View| {
+            let meta = &view.pod.metadata;
+            meta.namespace.as_deref() == Some(namespace) && meta.name.as_deref() == Some(pod)
+        };
+        let mut views: Vec<View> =
+            self.read().values().filter(|view| named(&view.borrow())).map(|view| view.borrow().clone()).collect();
+        // A pod that is being removed may be followed by one of the same name: that one is meant.
+        views.sort_by_key(|view| view.pod.metadata.creation_timestamp.clone());
+        let view = views.pop().ok_or_else(|| LogError::NoPod { pod: pod.to_owned() })?;
+        view.log(container, instance)
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<String, watch::Receiver<View>>> {
+        self.views.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks after the pods. The one task that starts workers.
+pub struct Runner {
+    host: Arc<Host>,
+    views: Views,
+    /// Each gives its pod's UID back when nothing of the pod is left.
+    workers: JoinSet<String>,
+    desired: HashMap<String, watch::Sender<Desired>>,
+    /// The UIDs of the list that is being received.
+    fresh: HashSet<String>,
+    /// The API server has not answered since it last did.
+    away: bool,
+    _tasks: JoinSet<()>,
+}
+
+impl Runner {
+    /// Takes up the pods that are recorded, then those that the API server names once the node is registered. Ends only
+    /// when it cannot go on. Dropped, it leaves every container running.
+    pub async fn run(mut self, mut registered: watch::Receiver<Option<Arc<Node>>>) -> Result<Infallible, Error> {
+        self.recall().map_err(|source| Error(Cause::Records { source }))?;
+        registered.wait_for(Option::is_some).await.map_err(|_| Error(Cause::Unregistered))?;
+        let mut streaming = true;
+        let mut watch = self.watch(streaming);
+        loop {
+            tokio::select! {
+                event = watch.next() => match event.ok_or(Error(Cause::Watch))? {
+                    Ok(event) => self.see(event),
+                    Err(error) if streaming && is_not_served(&error) => {
+                        streaming = false;
+                        watch = self.watch(streaming);
+                    }
+                    Err(error) => self.complain(&error),
+                },
+                Some(ended) = self.workers.join_next() => {
+                    let uid = ended.map_err(|source| Error(Cause::Worker { source }))?;
+                    self.forget(&uid);
+                }
+            }
+        }
+    }
+
+    /// The node's pods: by a streaming list (KEP-3157) where that is served, else by list and watch.
+    fn watch(&self, streaming: bool) -> Watch {
+        let api: Api<Pod> = Api::all(self.host.client.clone());
+        let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.host.config.node));
+        let config = if streaming { config.streaming_lists() } else { config };
+        let backoff = ExponentialBackoff::new(FIRST_WAIT, LONGEST_WAIT, 2.0, true);
+        watcher::watcher(api, config).backoff(backoff).boxed()
+    }
+
+    fn recall(&mut self) -> Result<(), record::Error> {
+        for (folder, record) in Folder::all(&self.host.config.root)? {
+            match record {
+                Ok(record) => self.begin(folder, record),
+                Err(error) => error!(error = &error as &dyn std::error::Error, "pod record not read"),
+            }
+        }
+        Ok(())
+    }
+
+    fn see(&mut self, event: Event<Pod>) {
+        if std::mem::take(&mut self.away) {
+            info!("the API server answers again");
+        }
+        match event {
+            Event::Init => self.fresh.clear(),
+            Event::InitApply(pod) => {
+                self.fresh.extend(pod.metadata.uid.clone());
+                self.want(pod);
+            }
+            Event::InitDone => {
+                let gone = self.desired.keys().filter(|uid| !self.fresh.contains(*uid));
+                gone.cloned().collect::<Vec<_>>().iter().for_each(|uid| self.remove(uid));
+            }
+            Event::Apply(pod) => self.want(pod),
+            Event::Delete(pod) => self.remove(&pod.metadata.uid.unwrap_or_default()),
+        }
+    }
+
+    fn want(&mut self, mut pod: Pod) {
+        let Some(uid) = pod.metadata.uid.clone() else { return };
+        pod.metadata.managed_fields = None;
+        let pod = Arc::new(pod);
+        match self.desired.get(&uid) {
+            Some(desired) => desired.send_modify(|desired| desired.pod = pod),
+            None => {
+                let folder = Folder::new(&self.host.config.root, &uid);
+                self.begin(folder, Record::new(pod, Timestamp::now()));
+            }
+        }
+    }
+
+    fn remove(&mut self, uid: &str) {
+        if let Some(desired) = self.desired.get(uid) {
+            desired.send_modify(|desired| desired.removed = true);
+        }
+    }
+
+    fn begin(&mut self, folder: Folder, record: Record) {
+        let meta = record.pod.metadata.clone();
+        let uid = meta.uid.unwrap_or_default();
+        let span = info_span!("pod", namespace = meta.namespace, name = meta.name, uid);
+        let (sender, desired) = watch::channel(Desired { pod: Arc::clone(&record.pod), removed: false });
+        let (worker, view) = Worker::new(Arc::clone(&self.host), folder, record, desired);
+        self.desired.insert(uid.clone(), sender);
+        self.write().insert(uid.clone(), view);
+        let work = async move {
+            worker.run().await;
+            uid
+        };
+        self.workers.spawn(work.instrument(span));
+    }
+
+    fn forget(&mut self, uid: &str) {
+        self.desired.remove(uid);
+        self.write().remove(uid);
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<String, watch::Receiver<View>>> {
+        self.views.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One line when the API server goes away, however often it is tried.
+    fn complain(&mut self, error: &watcher::Error) {
+        if std::mem::replace(&mut self.away, true) {
+            debug!(error = error as &dyn std::error::Error, "still no watch of the node's pods");
+        } else {
+            warn!(error = error as &dyn std::error::Error, "the watch of the node's pods broke off: tried again");
+        }
+    }
+}
+
+/// Whether the API server does not know streaming lists.
+fn is_not_served(error: &watcher::Error) -> bool {
+    let code = match error {
+        watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::InitialListFailed(kube::Error::Api(status)) => status.code,
+        watcher::Error::WatchError(status) => status.code,
+        _ => return false,
+    };
+    matches!(code, 400 | 422)
+}

@@ -1,0 +1,163 @@
+//! Brings a pod's status to the API server, and at the end asks it to remove the pod.
+//!
+//! One task a pod, the newest status only: what was never sent and is no longer true is never sent. An API server that is
+//! away delays this task and nothing else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+/// Waits between tries while the API server is away or refuses: jittered, doubling to the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(8);
+
+/// What the API server should know.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wanted {
+    pub(crate) status: Option<Arc<PodStatus>>,
+    /// After the status, remove the object: nothing of the pod is left on this node.
+    pub(crate) delete: bool,
+}
+
+/// What the API server is known to know.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Known {
+    pub(crate) status: Option<Arc<PodStatus>>,
+    /// The object is gone, or another pod has its name now.
+    pub(crate) gone: bool,
+}
+
+/// A pod's line to the API server.
+pub(crate) struct Publisher {
+    pub(crate) api: Api<Pod>,
+    pub(crate) name: String,
+    pub(crate) uid: String,
+    /// Requests that all pods together may have under way.
+    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) wanted: watch::Receiver<Wanted>,
+    pub(crate) known: watch::Sender<Known>,
+}
+
+impl Publisher {
+    /// Runs until the object is gone or nobody wants anything any more.
+    pub(crate) async fn run(mut self) {
+        let mut wait = FIRST_WAIT;
+        loop {
+            let wanted = self.wanted.borrow_and_update().clone();
+            match self.bring(&wanted).await {
+                Ok(()) if self.known.borrow().gone => return,
+                Ok(()) => wait = FIRST_WAIT,
+                Err(error) => {
+                    self.complain(&error);
+                    sleep(wait.mul_f64(rand::random_range(0.75..1.25))).await;
+                    wait = (wait * 2).min(LONGEST_WAIT);
+                    continue;
+                }
+            }
+            if self.wanted.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// An API server that is away is the watch's to tell, once; what it refuses is this pod's.
+    fn complain(&self, error: &kube::Error) {
+        match error {
+            kube::Error::Api(status) if status.code < 500 && status.code != 429 => {
+                warn!(error = error as &dyn std::error::Error, "pod status refused");
+            }
+            _ => debug!(error = error as &dyn std::error::Error, "pod status not sent"),
+        }
+    }
+
+    async fn bring(&self, wanted: &Wanted) -> Result<(), kube::Error> {
+        let Ok(_slot) = self.slots.acquire().await else { return Ok(()) };
+        if let Some(status) = &wanted.status
+            && self.known.borrow().status.as_ref() != Some(status)
+        {
+            self.patch(status).await?;
+        }
+        if wanted.delete && !self.known.borrow().gone {
+            self.delete().await?;
+        }
+        Ok(())
+    }
+
+    async fn patch(&self, status: &Arc<PodStatus>) -> Result<(), kube::Error> {
+        let patch = Patch::Strategic(patch(&self.uid, status));
+        match self.api.patch_status(&self.name, &PatchParams::default(), &patch).await {
+            Ok(_) => {
+                self.known.send_modify(|known| known.status = Some(Arc::clone(status)));
+                Ok(())
+            }
+            Err(error) => self.gone_or(error),
+        }
+    }
+
+    async fn delete(&self) -> Result<(), kube::Error> {
+        let uid = Preconditions { uid: Some(self.uid.clone()), resource_version: None };
+        let params =
+            DeleteParams { grace_period_seconds: Some(0), preconditions: Some(uid), ..DeleteParams::default() };
+        match self.api.delete(&self.name, &params).await {
+            Ok(_) => {
+                self.known.send_modify(|known| known.gone = true);
+                Ok(())
+            }
+            Err(error) => self.gone_or(error),
+        }
+    }
+
+    /// 404: no pod of that name. 409 (delete) and 422 (patch, "field is immutable"): another one has it.
+    fn gone_or(&self, error: kube::Error) -> Result<(), kube::Error> {
+        match &error {
+            kube::Error::Api(status) if status.code == 404 || names_uid(status.code, &status.message) => {
+                self.known.send_modify(|known| known.gone = true);
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
+}
+
+fn names_uid(code: u16, message: &str) -> bool {
+    matches!(code, 409 | 422) && message.to_ascii_lowercase().contains("uid")
+}
+
+/// The strategic merge patch: all fields that are a node's to write, the absent ones cleared; `qosClass` and what other
+/// owners write untouched. The UID makes it a patch of this very pod.
+fn patch(uid: &str, status: &PodStatus) -> Value {
+    let mut fields = json!(status);
+    if let Some(fields) = fields.as_object_mut() {
+        for cleared in ["reason", "message"] {
+            fields.entry(cleared).or_insert(Value::Null);
+        }
+    }
+    json!({"metadata": {"uid": uid}, "status": fields})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_names_its_pod_clears_what_is_absent_and_leaves_the_qos_class() {
+        let status = PodStatus { phase: Some("Running".to_owned()), ..PodStatus::default() };
+        let patch = patch("u-1", &status);
+        let wanted = json!({"metadata": {"uid": "u-1"}, "status": {"phase": "Running", "reason": null, "message": null}});
+        assert_eq!(patch, wanted);
+    }
+
+    #[test]
+    fn only_a_conflict_over_the_uid_means_another_pod() {
+        assert!(names_uid(422, "Pod \"a\" is invalid: metadata.uid: Invalid value: field is immutable"));
+        assert!(names_uid(409, "Precondition failed: UID in precondition: u-1, UID in object meta: u-2"));
+        assert!(!names_uid(409, "the object has been modified"));
+        assert!(!names_uid(500, "uid"));
+    }
+}

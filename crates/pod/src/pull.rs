@@ -1,0 +1,287 @@
+//! A pod's images, on their way to this node: one task each, so that a slow registry delays only its own container.
+
+use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::Api;
+use nodule_image::{CompileError, Image, Images, Keyring, Reference};
+
+use crate::events::{Events, Kind};
+use crate::host::Host;
+use crate::restart::{FIRST, LONGEST, later};
+use crate::status::Waiting;
+
+/// An image that can be run now.
+#[derive(Debug, Clone)]
+pub(crate) struct Ready {
+    pub(crate) image: Image,
+    /// Its compiled code.
+    pub(crate) cwasm: PathBuf,
+}
+
+/// What becomes of a try.
+pub(crate) type Outcome = Result<Ready, Waiting>;
+
+/// Which container asks, and in which words.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    /// As the spec says it.
+    pub(crate) image: String,
+    /// `Always`, `IfNotPresent` or `Never`.
+    pub(crate) policy: String,
+    /// `spec.containers{NAME}`, for Events.
+    pub(crate) field: String,
+}
+
+/// The pod's images. Owned and changed by its worker.
+#[derive(Debug, Default)]
+pub(crate) struct Pulls {
+    known: BTreeMap<String, Pull>,
+}
+
+#[derive(Debug)]
+enum Pull {
+    Running,
+    Ready(Arc<Ready>),
+    Failed { waiting: Waiting, since: Timestamp, wait: Duration, told: bool },
+}
+
+/// For so long a failure is shown as what it is; then as the wait for the next try.
+const SHOWN: Duration = Duration::from_secs(2);
+
+/// What a container has to do about its image.
+#[derive(Debug)]
+pub(crate) enum Need {
+    /// Run it: the image is taken, the next run asks again.
+    Ready(Arc<Ready>),
+    /// Begin to fetch it.
+    Fetch,
+    /// Someone fetches it.
+    Wait,
+    /// Wait until then; `news` once, when the wait for the next try begins.
+    Failed { waiting: Waiting, until: Timestamp, news: bool },
+}
+
+impl Pulls {
+    /// What to do about `image`. An answer of `Fetch` must be followed by `done`.
+    pub(crate) fn need(&mut self, image: &str, now: Timestamp) -> Need {
+        match self.known.get_mut(image) {
+            Some(Pull::Ready(_)) => match self.known.remove(image) {
+                Some(Pull::Ready(ready)) => Need::Ready(ready),
+                _ => Need::Wait,
+            },
+            Some(Pull::Running) => Need::Wait,
+            Some(Pull::Failed { waiting, since, .. }) if now < later(*since, SHOWN) => {
+                Need::Failed { waiting: waiting.clone(), until: later(*since, SHOWN), news: false }
+            }
+            Some(Pull::Failed { waiting, since, wait, told }) if now < later(*since, *wait) => {
+                let news = !std::mem::replace(told, true);
+                Need::Failed { waiting: back_off(image, waiting), until: later(*since, *wait), news }
+            }
+            Some(Pull::Failed { .. }) | None => Need::Fetch,
+        }
+    }
+
+    /// Notes that a fetch has begun. The wait that a failure before it earned is kept for the next one.
+    pub(crate) fn begin(&mut self, image: &str) -> Duration {
+        match self.known.insert(image.to_owned(), Pull::Running) {
+            Some(Pull::Failed { wait, .. }) => (wait * 2).min(LONGEST),
+            _ => FIRST,
+        }
+    }
+
+    /// Notes how it ended; `wait` is what `begin` gave.
+    pub(crate) fn done(&mut self, image: &str, outcome: Outcome, wait: Duration, now: Timestamp) {
+        let pull = match outcome {
+            Ok(ready) => Pull::Ready(Arc::new(ready)),
+            Err(waiting) => Pull::Failed { waiting, since: now, wait, told: false },
+        };
+        self.known.insert(image.to_owned(), pull);
+    }
+}
+
+/// A failure in the words of the time until the next try: the cause stays in sight.
+fn back_off(image: &str, failure: &Waiting) -> Waiting {
+    match failure.reason {
+        "ErrImagePull" | "RegistryUnavailable" => Waiting {
+            reason: "ImagePullBackOff",
+            message: format!("Back-off pulling image \"{image}\": {}: {}", failure.reason, failure.message),
+        },
+        _ => failure.clone(),
+    }
+}
+
+/// Gets the image by its policy, and its compiled code.
+pub(crate) async fn fetch(host: Arc<Host>, pod: Arc<Pod>, asked: Asked) -> Outcome {
+    let teller = Teller { events: &host.events, pod: &pod, asked: &asked };
+    let reference = Reference::parse(&asked.image).map_err(|error| {
+        let message = format!("Failed to apply default image tag \"{}\": {}", asked.image, chain(&error));
+        teller.fail("InspectFailed", Waiting { reason: "InvalidImageName", message })
+    })?;
+    let image = match (asked.policy.as_str(), host.images.find(&reference)) {
+        ("Never" | "IfNotPresent", Some(image)) => {
+            let message = format!("Container image \"{}\" already present on machine", asked.image);
+            teller.say(Kind::Normal, "Pulled", &message);
+            image
+        }
+        ("Never", None) => {
+            let message = format!("Container image \"{}\" is not present with pull policy of Never", asked.image);
+            return Err(teller.fail("ErrImageNeverPull", Waiting { reason: "ErrImageNeverPull", message }));
+        }
+        _ => pull(&host, &reference, &teller).await?,
+    };
+    let cwasm = compile(&host.images, &image, &teller).await?;
+    Ok(Ready { image, cwasm })
+}
+
+async fn pull(host: &Host, reference: &Reference, teller: &Teller<'_>) -> Result<Image, Waiting> {
+    let name = &teller.asked.image;
+    let keyring = keyring(host, teller).await?;
+    teller.say(Kind::Normal, "Pulling", &format!("Pulling image \"{name}\""));
+    let since = tokio::time::Instant::now();
+    match host.images.pull(reference, &keyring).await {
+        Ok(image) => {
+            let took = short(since.elapsed());
+            let message = format!(
+                "Successfully pulled image \"{name}\" in {took} ({took} including waiting). Image size: {} bytes.",
+                image.size
+            );
+            teller.say(Kind::Normal, "Pulled", &message);
+            Ok(image)
+        }
+        Err(error) => {
+            let message = format!("Failed to pull image \"{name}\": {}", chain(&error));
+            let waiting = Waiting { reason: error.reason(), message: chain(&error) };
+            teller.say(Kind::Warning, "Failed", &message);
+            teller.say(Kind::Warning, "Failed", &format!("Error: {}", waiting.reason));
+            Err(waiting)
+        }
+    }
+}
+
+/// The pod's credentials. A secret that is not there is told and skipped; one that does not parse fails the pull.
+async fn keyring(host: &Host, teller: &Teller<'_>) -> Result<Keyring, Waiting> {
+    let pod = teller.pod;
+    let api: Api<Secret> = Api::namespaced(host.client.clone(), pod.metadata.namespace.as_deref().unwrap_or_default());
+    let mut keyring = Keyring::default();
+    let secrets = pod.spec.iter().flat_map(|spec| spec.image_pull_secrets.iter().flatten());
+    for name in secrets.map(|secret| secret.name.as_str()).filter(|name| !name.is_empty()) {
+        let secret = match api.get(name).await {
+            Ok(secret) => secret,
+            Err(error) => {
+                let message = format!(
+                    "Unable to retrieve some image pull secrets ({name}); attempting to pull the image may not succeed. ({error})"
+                );
+                teller.say(Kind::Warning, "FailedToRetrieveImagePullSecret", &message);
+                continue;
+            }
+        };
+        let data = secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
+        keyring.add_secret(secret.type_.as_deref().unwrap_or_default(), &data).map_err(|error| {
+            let message = format!("image pull secret \"{name}\": {}", chain(&error));
+            teller.fail("Failed", Waiting { reason: "ErrImagePull", message })
+        })?;
+    }
+    Ok(keyring)
+}
+
+async fn compile(images: &Images, image: &Image, teller: &Teller<'_>) -> Result<PathBuf, Waiting> {
+    images.compile(image).await.map_err(|error| {
+        let message = match &error {
+            CompileError::BadProgram { .. } => format!("image \"{}\" cannot run here: {}", teller.asked.image, chain(&error)),
+            _ => format!("image \"{}\" could not be compiled: {}", teller.asked.image, chain(&error)),
+        };
+        teller.fail("Failed", Waiting { reason: "CreateContainerError", message })
+    })
+}
+
+/// Tells what becomes of an image, as Events of the container that asked.
+struct Teller<'a> {
+    events: &'a Events,
+    pod: &'a Pod,
+    asked: &'a Asked,
+}
+
+impl Teller<'_> {
+    fn say(&self, kind: Kind, reason: &'static str, message: &str) {
+        self.events.say(self.pod, Some(self.asked.field.clone()), kind, reason, message);
+    }
+
+    fn fail(&self, reason: &'static str, waiting: Waiting) -> Waiting {
+        let message =
+            if reason == "Failed" { format!("Error: {}", waiting.message) } else { waiting.message.clone() };
+        self.say(Kind::Warning, reason, &message);
+        waiting
+    }
+}
+
+/// An error and its causes on one line, as a user reads it.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
+}
+
+/// A duration as Go prints one, to the millisecond.
+fn short(took: Duration) -> String {
+    let took = SignedDuration::try_from(took).unwrap_or_default();
+    match took.as_secs() {
+        0 => format!("{}ms", took.as_millis()),
+        1..60 => format!("{:.3}s", took.as_secs_f64()),
+        seconds => format!("{}m{:.3}s", seconds / 60, took.as_secs_f64() % 60.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(reason: &'static str) -> Waiting {
+        Waiting { reason, message: "no route".to_owned() }
+    }
+
+    #[test]
+    fn a_pull_that_fails_is_tried_again_after_ten_seconds_and_then_half_as_often() {
+        let mut pulls = Pulls::default();
+        let mut now = Timestamp::from_second(1000).unwrap();
+        for seconds in [10, 20, 40, 80, 160, 300, 300] {
+            assert!(matches!(pulls.need("a", now), Need::Fetch));
+            let wait = pulls.begin("a");
+            assert!(matches!(pulls.need("a", now), Need::Wait));
+            pulls.done("a", Err(failure("ErrImagePull")), wait, now);
+            let Need::Failed { waiting, until, news } = pulls.need("a", now) else { panic!("failed") };
+            assert_eq!((waiting.reason, until, news), ("ErrImagePull", later(now, SHOWN), false));
+            let Need::Failed { waiting, until: due, news } = pulls.need("a", until) else { panic!("failed") };
+            assert_eq!(due, later(now, Duration::from_secs(seconds)));
+            assert_eq!(waiting.reason, "ImagePullBackOff");
+            assert_eq!(waiting.message, "Back-off pulling image \"a\": ErrImagePull: no route");
+            assert!(news);
+            assert!(matches!(pulls.need("a", until), Need::Failed { news: false, .. }));
+            now = due;
+        }
+    }
+
+    #[test]
+    fn a_failure_that_is_no_pull_keeps_its_reason() {
+        let mut pulls = Pulls::default();
+        let now = Timestamp::from_second(1000).unwrap();
+        let wait = pulls.begin("a");
+        pulls.done("a", Err(failure("ErrImageNeverPull")), wait, now);
+        let Need::Failed { waiting, .. } = pulls.need("a", now) else { panic!("failed") };
+        assert_eq!(waiting, failure("ErrImageNeverPull"));
+    }
+
+    #[test]
+    fn durations_read_as_go_prints_them() {
+        assert_eq!(short(Duration::from_micros(1500)), "1ms");
+        assert_eq!(short(Duration::from_millis(2345)), "2.345s");
+        assert_eq!(short(Duration::from_millis(62_500)), "1m2.500s");
+    }
+}

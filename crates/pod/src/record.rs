@@ -1,0 +1,309 @@
+//! What must outlive the agent: one file a pod, written before what it records is acted on.
+//!
+//! Written to a temporary file and renamed, so that it is whole after a kill at any point. It is not synced: a crash of
+//! the machine ends every pod anyway, and the API server has their last status.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::{Deserialize, Serialize};
+
+use crate::restart::Backoff;
+
+/// The form of the record. A later agent reads every earlier form.
+const VERSION: u32 = 1;
+const FILE: &str = "record.json";
+
+/// Where a pod is in its life on this node. It only moves down this list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Phase {
+    /// Should run: every step of `sync` is taken until all hold.
+    Syncing,
+    /// Should end: no container starts any more, those running are stopped.
+    Terminating,
+    /// Nothing runs: what the pod used is given back.
+    Terminated,
+    /// Nothing is left; the worker ends.
+    Gone,
+}
+
+/// All that this node knows of a pod.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Record {
+    version: u32,
+    /// The pod as it was last acted on.
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) phase: Phase,
+    /// `status.startTime`: when this node first saw the pod.
+    pub(crate) start_time: Timestamp,
+    /// Set when the pod is first told to end; its grace only shrinks.
+    pub(crate) stop: Option<Stop>,
+    /// By container name, init containers among them.
+    pub(crate) containers: BTreeMap<String, History>,
+}
+
+/// That the pod has been told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stop {
+    pub(crate) since: Timestamp,
+    /// Seconds from `since` until what still runs is killed.
+    pub(crate) grace: u64,
+}
+
+/// A container's runs.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct History {
+    /// The newest.
+    pub(crate) run: Option<Run>,
+    /// How the one before ended.
+    pub(crate) last: Option<ContainerStateTerminated>,
+    pub(crate) backoff: Option<Backoff>,
+}
+
+/// One run of a container: one process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Run {
+    /// Counts from 0; `status.restartCount`.
+    pub(crate) attempt: u32,
+    /// 64 hex digits; none where only the API server remembers this run.
+    pub(crate) id: String,
+    pub(crate) image: String,
+    pub(crate) image_id: String,
+    pub(crate) process: Option<Process>,
+    pub(crate) started: Option<Timestamp>,
+    pub(crate) end: Option<ContainerStateTerminated>,
+}
+
+/// A process, named for ever: a pid that is used again starts at another tick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    pub(crate) start_ticks: u64,
+}
+
+impl Record {
+    /// Of a pod that this node has no record of. Containers that its status speaks of ran under an agent whose records
+    /// are lost: they are taken as vanished, and counted.
+    pub(crate) fn new(pod: Arc<Pod>, now: Timestamp) -> Self {
+        let status = pod.status.clone().unwrap_or_default();
+        let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        Self {
+            version: VERSION,
+            phase: if ended { Phase::Terminated } else { Phase::Syncing },
+            start_time: status.start_time.as_ref().map_or(now, |time| time.0),
+            stop: None,
+            containers: histories(&status, now),
+            pod,
+        }
+    }
+
+    /// The newest run of a container.
+    pub(crate) fn run(&self, container: &str) -> Option<&Run> {
+        self.containers.get(container)?.run.as_ref()
+    }
+
+    /// The newest run of a container, to be changed by the worker alone.
+    pub(crate) fn run_mut(&mut self, container: &str) -> Option<&mut Run> {
+        self.containers.get_mut(container)?.run.as_mut()
+    }
+}
+
+fn histories(status: &PodStatus, now: Timestamp) -> BTreeMap<String, History> {
+    let lists = [&status.init_container_statuses, &status.container_statuses];
+    let known = lists.into_iter().flatten().flatten();
+    known.filter_map(|known| Some((known.name.clone(), history(known, now)?))).collect()
+}
+
+fn history(status: &ContainerStatus, now: Timestamp) -> Option<History> {
+    let state = status.state.clone().unwrap_or_default();
+    let last = status.last_state.clone().unwrap_or_default().terminated;
+    let vanished = |started_at| ContainerStateTerminated {
+        container_id: status.container_id.clone(),
+        exit_code: 137,
+        reason: Some("ContainerStatusUnknown".to_owned()),
+        message: Some("the node lost its record of this container".to_owned()),
+        started_at,
+        finished_at: Some(Time(now)),
+        ..ContainerStateTerminated::default()
+    };
+    let (end, last) = match (state.running, state.terminated) {
+        (Some(running), _) => (vanished(running.started_at), last),
+        (None, Some(end)) => (end, last),
+        (None, None) => (last?, None),
+    };
+    let run = Run {
+        attempt: u32::try_from(status.restart_count).unwrap_or_default(),
+        id: String::new(),
+        image: status.image.clone(),
+        image_id: status.image_id.clone(),
+        process: None,
+        started: end.started_at.as_ref().map(|time| time.0),
+        end: Some(end),
+    };
+    Some(History { run: Some(run), last, backoff: None })
+}
+
+/// Why a record could not be kept or read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("parse {}", path.display())]
+    Parse { path: PathBuf, source: serde_json::Error },
+    #[error("{} has the form {found}, this agent knows {VERSION}", path.display())]
+    Version { path: PathBuf, found: u32 },
+    #[error("write {}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("remove {}", path.display())]
+    Remove { path: PathBuf, source: io::Error },
+}
+
+/// A pod's folder below the agent's root: `pods/<uid>`.
+#[derive(Debug, Clone)]
+pub(crate) struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    pub(crate) fn new(root: &Path, uid: &str) -> Self {
+        Self { path: root.join("pods").join(uid) }
+    }
+
+    /// Every pod that has a folder, with its record or why it cannot be read.
+    pub(crate) fn all(root: &Path) -> Result<Vec<(Self, Result<Record, Error>)>, Error> {
+        let path = root.join("pods");
+        let read = |source| Error::Read { path: path.clone(), source };
+        std::fs::create_dir_all(&path).map_err(|source| Error::Write { path: path.clone(), source })?;
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&path).map_err(read)? {
+            let folder = Self { path: entry.map_err(read)?.path() };
+            let record = folder.load();
+            found.push((folder, record));
+        }
+        Ok(found)
+    }
+
+    /// The state folder of one run of a container.
+    pub(crate) fn run(&self, container: &str, attempt: u32) -> PathBuf {
+        self.path.join("containers").join(container).join(attempt.to_string())
+    }
+
+    /// Where the pod's own volumes lie.
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.path.join("volumes")
+    }
+
+    pub(crate) fn load(&self) -> Result<Record, Error> {
+        let path = self.path.join(FILE);
+        let text = std::fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+        let record: Record =
+            serde_json::from_slice(&text).map_err(|source| Error::Parse { path: path.clone(), source })?;
+        if record.version != VERSION {
+            return Err(Error::Version { path, found: record.version });
+        }
+        Ok(record)
+    }
+
+    pub(crate) fn save(&self, record: &Record) -> Result<(), Error> {
+        let path = self.path.join(FILE);
+        self.replace(&path, record).map_err(|source| Error::Write { path, source })
+    }
+
+    fn replace(&self, path: &Path, record: &Record) -> io::Result<()> {
+        let temporary = path.with_extension("tmp");
+        let text = serde_json::to_vec(record)?;
+        if let Err(error) = std::fs::write(&temporary, &text) {
+            if error.kind() != io::ErrorKind::NotFound {
+                return Err(error);
+            }
+            std::fs::create_dir_all(&self.path)?;
+            std::fs::write(&temporary, &text)?;
+        }
+        std::fs::rename(&temporary, path)
+    }
+
+    /// Removes the volumes, and nothing else: the pod's last status is still asked for.
+    pub(crate) fn remove_volumes(&self) -> Result<(), Error> {
+        remove(&self.volumes())
+    }
+
+    /// Removes all that is kept of the pod.
+    pub(crate) fn remove(&self) -> Result<(), Error> {
+        remove(&self.path)
+    }
+}
+
+/// Removes a folder and what is in it; it is no error if there is none.
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_dir_all(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Remove { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{ContainerState, ContainerStateRunning};
+
+    use super::*;
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_000_000).unwrap()
+    }
+
+    fn pod(phase: &str, containers: Vec<ContainerStatus>) -> Arc<Pod> {
+        let status =
+            PodStatus { phase: Some(phase.to_owned()), container_statuses: Some(containers), ..PodStatus::default() };
+        Arc::new(Pod { status: Some(status), ..Pod::default() })
+    }
+
+    #[test]
+    fn a_record_survives_its_file_and_a_newer_form_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::new(root.path(), "u1");
+        folder.save(&Record::new(pod("Pending", Vec::new()), now())).unwrap();
+        let all = Folder::all(root.path()).unwrap();
+        assert_eq!(all.len(), 1);
+        assert_eq!(all[0].1.as_ref().unwrap().phase, Phase::Syncing);
+
+        let path = root.path().join("pods/u1").join(FILE);
+        let text = std::fs::read_to_string(&path).unwrap().replace("\"version\":1", "\"version\":9");
+        std::fs::write(&path, text).unwrap();
+        assert!(matches!(folder.load(), Err(Error::Version { found: 9, .. })));
+    }
+
+    #[test]
+    fn a_pod_that_ended_stays_ended_without_a_record() {
+        assert_eq!(Record::new(pod("Failed", Vec::new()), now()).phase, Phase::Terminated);
+        assert_eq!(Record::new(pod("Running", Vec::new()), now()).phase, Phase::Syncing);
+    }
+
+    #[test]
+    fn a_container_whose_record_is_lost_has_vanished_and_keeps_its_count() {
+        let running = ContainerState {
+            running: Some(ContainerStateRunning { started_at: Some(Time(now())) }),
+            ..ContainerState::default()
+        };
+        let status = ContainerStatus {
+            name: "a".to_owned(),
+            restart_count: 4,
+            state: Some(running),
+            ..ContainerStatus::default()
+        };
+        let record = Record::new(pod("Running", vec![status]), now());
+        let run = record.run("a").unwrap();
+        assert_eq!(run.attempt, 4);
+        let end = run.end.as_ref().unwrap();
+        assert_eq!((end.exit_code, end.reason.as_deref()), (137, Some("ContainerStatusUnknown")));
+    }
+}

@@ -1,0 +1,257 @@
+//! From what a pod should be and what was seen of it to its `PodStatus`: pure.
+//!
+//! What must not be told never is: a terminal phase while a container may still run, a phase after a terminal one, a
+//! transition time that moves without its condition. The API server checks none of this.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    Container, ContainerState, ContainerStateRunning, ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodIP,
+    PodSpec, PodStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::condition;
+use crate::record::{History, Phase, Record, Run};
+use crate::restart::{is_sidecar, may_restart, may_restart_init};
+
+/// Why a container does not run, in the API's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+/// What is known of a pod at one moment.
+pub(crate) struct Seen<'a> {
+    pub(crate) record: &'a Record,
+    /// By container name: only those that wait for something other than their turn.
+    pub(crate) waiting: &'a BTreeMap<String, Waiting>,
+    /// The pod's addresses and the node's, which are the same in `shared` mode; primary first.
+    pub(crate) addresses: &'a [String],
+    pub(crate) now: Timestamp,
+}
+
+/// The status to publish after `previous`.
+pub(crate) fn status(seen: &Seen<'_>, previous: &PodStatus) -> PodStatus {
+    let pod = &seen.record.pod;
+    let spec = pod.spec.clone().unwrap_or_default();
+    let init = container_statuses(seen, spec.init_containers.iter().flatten(), &spec);
+    let mut containers = container_statuses(seen, spec.containers.iter(), &spec);
+    let phase = settle(phase(&spec, &init, &containers, seen.record.phase), previous, seen.record.phase);
+    let conditions = condition::all(&condition::Facts {
+        pod,
+        phase,
+        stopped: seen.record.phase >= Phase::Terminated,
+        init: &init,
+        containers: &containers,
+        previous: previous.conditions.as_deref().unwrap_or_default(),
+        now: seen.now,
+    });
+    containers.sort_by(|one, other| one.name.cmp(&other.name));
+    let keeps_reason = previous.phase.as_deref() == Some(phase);
+    PodStatus {
+        conditions: Some(conditions),
+        container_statuses: Some(containers),
+        init_container_statuses: (!init.is_empty()).then_some(init),
+        host_ip: seen.addresses.first().cloned(),
+        host_ips: Some(seen.addresses.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
+        pod_ip: seen.addresses.first().cloned(),
+        pod_ips: Some(seen.addresses.iter().map(|ip| PodIP { ip: ip.clone() }).collect()),
+        phase: Some(phase.to_owned()),
+        reason: previous.reason.clone().filter(|_| keeps_reason),
+        message: previous.message.clone().filter(|_| keeps_reason),
+        start_time: Some(seconds(seen.record.start_time)),
+        observed_generation: observed_generation(pod, previous),
+        ..PodStatus::default()
+    }
+}
+
+/// Never lower than what was published before.
+fn observed_generation(pod: &Pod, previous: &PodStatus) -> Option<i64> {
+    pod.metadata.generation.max(previous.observed_generation)
+}
+
+/// A terminal phase is final; and it is held back until nothing runs.
+fn settle(computed: &'static str, previous: &PodStatus, phase: Phase) -> &'static str {
+    match previous.phase.as_deref() {
+        Some("Succeeded") => "Succeeded",
+        Some("Failed") => "Failed",
+        Some("Pending") if is_terminal(computed) && phase < Phase::Terminated => "Pending",
+        _ if is_terminal(computed) && phase < Phase::Terminated => "Running",
+        _ => computed,
+    }
+}
+
+fn is_terminal(phase: &str) -> bool {
+    matches!(phase, "Succeeded" | "Failed")
+}
+
+/// Whether every container has ended and none may run again: the pod has ended by itself.
+pub(crate) fn has_finished(record: &Record) -> bool {
+    let spec = record.pod.spec.clone().unwrap_or_default();
+    if failed_init(record, &spec) {
+        return true;
+    }
+    spec.containers.iter().all(|container| {
+        let end = record.run(&container.name).and_then(|run| run.end.as_ref());
+        end.is_some_and(|end| !may_restart(&spec, container, end.exit_code))
+    })
+}
+
+/// Whether an init container has failed for good, which fails the pod.
+fn failed_init(record: &Record, spec: &PodSpec) -> bool {
+    spec.init_containers.iter().flatten().any(|container| {
+        let end = record.run(&container.name).and_then(|run| run.end.as_ref());
+        end.is_some_and(|end| end.exit_code != 0 && !may_restart_init(spec, container, end.exit_code))
+    })
+}
+
+fn container_statuses<'a>(
+    seen: &Seen<'_>,
+    containers: impl Iterator<Item = &'a Container>,
+    spec: &PodSpec,
+) -> Vec<ContainerStatus> {
+    let has_init = spec.init_containers.as_ref().is_some_and(|init| !init.is_empty());
+    containers.map(|container| container_status(seen, container, has_init)).collect()
+}
+
+fn container_status(seen: &Seen<'_>, container: &Container, has_init: bool) -> ContainerStatus {
+    let history = seen.record.containers.get(&container.name);
+    let run = history.and_then(|history| history.run.as_ref());
+    let (state, last_state) = states(seen, container, history, has_init);
+    let running = state.running.is_some();
+    let done = state.terminated.as_ref().is_some_and(|end| end.exit_code == 0);
+    ContainerStatus {
+        name: container.name.clone(),
+        ready: running || (done && is_init(seen, container) && !is_sidecar(container)),
+        started: Some(running),
+        restart_count: run.map_or(0, |run| i32::try_from(run.attempt).unwrap_or(i32::MAX)),
+        image: run.map_or_else(|| container.image.clone().unwrap_or_default(), |run| run.image.clone()),
+        image_id: run.map_or_else(String::new, |run| run.image_id.clone()),
+        container_id: run.filter(|run| !run.id.is_empty()).map(|run| container_id(&run.id)),
+        state: Some(state),
+        last_state: Some(last_state),
+        ..ContainerStatus::default()
+    }
+}
+
+fn is_init(seen: &Seen<'_>, container: &Container) -> bool {
+    let spec = seen.record.pod.spec.as_ref();
+    spec.is_some_and(|spec| spec.init_containers.iter().flatten().any(|init| init.name == container.name))
+}
+
+/// The state and the last state: an end moves to the last state as soon as the container waits to run again.
+fn states(
+    seen: &Seen<'_>,
+    container: &Container,
+    history: Option<&History>,
+    has_init: bool,
+) -> (ContainerState, ContainerState) {
+    let last = history.and_then(|history| history.last.clone());
+    let waiting = || {
+        let default = if has_init { "PodInitializing" } else { "ContainerCreating" };
+        let known = seen.waiting.get(&container.name);
+        let reason = known.map_or(default, |waiting| waiting.reason).to_owned();
+        let message = known.map(|waiting| waiting.message.clone()).filter(|message| !message.is_empty());
+        ContainerState { waiting: Some(ContainerStateWaiting { reason: Some(reason), message }), ..Default::default() }
+    };
+    let ended = |terminated| ContainerState { terminated, ..ContainerState::default() };
+    match history.and_then(|history| history.run.as_ref()) {
+        None => (waiting(), ended(last)),
+        Some(Run { end: Some(end), .. }) if seen.waiting.contains_key(&container.name) => {
+            (waiting(), ended(Some(end.clone())))
+        }
+        Some(Run { end: Some(end), .. }) => (ended(Some(end.clone())), ended(last)),
+        Some(Run { started: Some(started), .. }) => {
+            let running = ContainerStateRunning { started_at: Some(seconds(*started)) };
+            (ContainerState { running: Some(running), ..ContainerState::default() }, ended(last))
+        }
+        Some(_) => (waiting(), ended(last)),
+    }
+}
+
+/// The containers of one kind, counted by state.
+#[derive(Default)]
+struct Count {
+    waiting: usize,
+    running: usize,
+    stopped: usize,
+    succeeded: usize,
+}
+
+impl Count {
+    fn of(statuses: &[ContainerStatus]) -> Self {
+        let mut count = Self::default();
+        for status in statuses {
+            let state = status.state.clone().unwrap_or_default();
+            let ran = status.last_state.as_ref().is_some_and(|last| last.terminated.is_some());
+            match (state.running, state.terminated) {
+                (Some(_), _) => count.running += 1,
+                (None, Some(end)) => {
+                    count.stopped += 1;
+                    count.succeeded += usize::from(end.exit_code == 0);
+                }
+                (None, None) if ran => count.stopped += 1,
+                (None, None) => count.waiting += 1,
+            }
+        }
+        count
+    }
+}
+
+/// The phase by the containers alone (Kubernetes docs, "Pod Lifecycle: Pod phase").
+fn phase(spec: &PodSpec, init: &[ContainerStatus], containers: &[ContainerStatus], phase: Phase) -> &'static str {
+    let count = Count::of(containers);
+    let stopped = phase >= Phase::Terminated;
+    if stopped {
+        let all_good = count.succeeded == containers.len() && !init_failed(spec, init);
+        return if all_good { "Succeeded" } else { "Failed" };
+    }
+    let never = spec.restart_policy.as_deref() == Some("Never");
+    if init_failed(spec, init) && never {
+        return "Failed";
+    }
+    if init_pending(spec, init, &count) || count.waiting > 0 {
+        return "Pending";
+    }
+    if count.running > 0 {
+        return "Running";
+    }
+    let restarts = spec.containers.iter().zip(containers).any(|(container, status)| {
+        let state = status.state.clone().unwrap_or_default();
+        state.terminated.is_none_or(|end| may_restart(spec, container, end.exit_code))
+    });
+    match () {
+        () if restarts => "Running",
+        () if count.succeeded == count.stopped => "Succeeded",
+        () => "Failed",
+    }
+}
+
+fn init_failed(spec: &PodSpec, init: &[ContainerStatus]) -> bool {
+    let containers = spec.init_containers.iter().flatten();
+    containers.zip(init).filter(|(container, _)| !is_sidecar(container)).any(|(_, status)| {
+        let state = status.state.clone().unwrap_or_default();
+        state.terminated.is_some_and(|end| end.exit_code != 0)
+    })
+}
+
+/// Whether an init container still has to end, or a sidecar to start, before the others' turn comes.
+fn init_pending(spec: &PodSpec, init: &[ContainerStatus], count: &Count) -> bool {
+    let others_ran = count.running + count.stopped > 0;
+    spec.init_containers.iter().flatten().zip(init).any(|(container, status)| {
+        if is_sidecar(container) { !others_ran && status.started != Some(true) } else { !status.ready }
+    })
+}
+
+/// Kubernetes' times are whole seconds.
+pub(crate) fn seconds(time: Timestamp) -> Time {
+    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
+}
+
+/// A container's ID as the API shows it: `<runtime>://<id>`.
+pub(crate) fn container_id(id: &str) -> String {
+    format!("nodule://{id}")
+}

@@ -1,0 +1,283 @@
+//! What a pod that should run needs, step by step. Each step looks before it acts, and none waits for anything slow.
+//!
+//! Volumes, then for every container whose turn it is: its image, its configuration, its process.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Container;
+use nodule_sandbox_proto as proto;
+use tracing::warn;
+
+use crate::env;
+use crate::events::Kind;
+use crate::order::{self, Role};
+use crate::pull::{self, Asked, Need, Ready, chain};
+use crate::record::Run;
+use crate::restart::{self, Backoff, Next};
+use crate::sandbox;
+use crate::status::Waiting;
+use crate::view::log_path;
+use crate::worker::Worker;
+
+type Volumes = BTreeMap<String, PathBuf>;
+
+impl Worker {
+    /// Brings the pod nearer to running, as far as that goes now.
+    pub(crate) async fn sync(&mut self) {
+        let Some(volumes) = self.volumes() else { return };
+        for (role, container) in order::turn(&self.record) {
+            self.bring(role, &container, &volumes).await;
+        }
+    }
+
+    fn volumes(&mut self) -> Option<Volumes> {
+        match nodule_volume::prepare(&self.record.pod, &self.folder.volumes()) {
+            Ok(volumes) => Some(volumes),
+            Err(error) => {
+                let message = format!("MountVolume.SetUp failed: {}", chain(&error));
+                self.host.events.say(&self.record.pod, None, Kind::Warning, "FailedMount", &message);
+                self.again();
+                None
+            }
+        }
+    }
+
+    /// Something that may mend itself went wrong: look again soon.
+    fn again(&mut self) {
+        self.wake_at(restart::later(Timestamp::now(), restart::FIRST));
+    }
+
+    async fn bring(&mut self, role: Role, container: &Container, volumes: &Volumes) {
+        if self.live.contains_key(&container.name) {
+            self.waiting.remove(&container.name);
+            return;
+        }
+        let Some(backoff) = self.may_run(role, container) else { return };
+        let Some(ready) = self.image(role, container) else { return };
+        let config = match self.configure(container, &ready, volumes) {
+            Ok(config) => config,
+            Err(message) => {
+                self.hold(container, Waiting { reason: "CreateContainerConfigError", message });
+                return self.again();
+            }
+        };
+        if self.create(container, &ready, backoff) {
+            self.launch(container, config).await;
+        }
+    }
+
+    /// Whether the container runs now: the back-off that this run earns, or none if it does not.
+    fn may_run(&mut self, role: Role, container: &Container) -> Option<Option<Backoff>> {
+        let history = self.record.containers.get(&container.name);
+        let known = history.and_then(|history| history.backoff);
+        let Some(end) = history.and_then(|history| history.run.as_ref()).and_then(|run| run.end.as_ref()) else {
+            return Some(known);
+        };
+        let spec = self.record.pod.spec.as_ref()?;
+        let again = match role {
+            Role::Init => restart::may_restart_init(spec, container, end.exit_code),
+            Role::Regular => restart::may_restart(spec, container, end.exit_code),
+        };
+        let now = Timestamp::now();
+        let finished = end.finished_at.as_ref().map_or(now, |time| time.0);
+        match again.then(|| restart::next(known, finished, now, self.host.config.longest_backoff)) {
+            None => None,
+            Some(Next::Now(backoff)) => Some(Some(backoff)),
+            Some(Next::At(due, wait)) => {
+                self.crash_loop(container, wait.as_secs());
+                self.wake_at(due);
+                None
+            }
+        }
+    }
+
+    fn crash_loop(&mut self, container: &Container, seconds: u64) {
+        let (name, meta) = (&container.name, &self.record.pod.metadata);
+        let part = |text: &Option<String>| text.clone().unwrap_or_default();
+        let pod = format!("{}_{}({})", part(&meta.name), part(&meta.namespace), part(&meta.uid));
+        let wait = if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) };
+        let message = format!("back-off {wait} restarting failed container={name} pod={pod}");
+        let waiting = Waiting { reason: "CrashLoopBackOff", message };
+        if self.waiting.insert(name.clone(), waiting.clone()) != Some(waiting) {
+            let message = format!("Back-off restarting failed container {name} in pod {pod}");
+            self.say(name, Kind::Warning, "BackOff", &message);
+        }
+    }
+
+    /// The container's image if it is here; if not, it is on its way.
+    fn image(&mut self, role: Role, container: &Container) -> Option<Arc<Ready>> {
+        let image = container.image.clone().unwrap_or_default();
+        match self.pulls.need(&image, Timestamp::now()) {
+            Need::Ready(ready) => return Some(ready),
+            Need::Wait => {}
+            Need::Fetch => self.fetch(role, container, image),
+            Need::Failed { waiting, until, news } => {
+                if news && waiting.reason == "ImagePullBackOff" {
+                    let message = format!("Back-off pulling image \"{image}\"");
+                    self.say(&container.name, Kind::Normal, "BackOff", &message);
+                    self.say(&container.name, Kind::Warning, "Failed", "Error: ImagePullBackOff");
+                }
+                self.waiting.insert(container.name.clone(), waiting);
+                self.wake_at(until);
+            }
+        }
+        None
+    }
+
+    fn fetch(&mut self, role: Role, container: &Container, image: String) {
+        let wait = self.pulls.begin(&image);
+        let policy = container.image_pull_policy.clone().unwrap_or_else(|| "IfNotPresent".to_owned());
+        let asked = Asked { image: image.clone(), policy, field: role.field(&container.name) };
+        let (host, pod) = (Arc::clone(&self.host), Arc::clone(&self.record.pod));
+        self.fetches.spawn(async move { (image, pull::fetch(host, pod, asked).await, wait) });
+    }
+
+    /// The container waits for a person, and that is told once.
+    fn hold(&mut self, container: &Container, waiting: Waiting) {
+        if self.waiting.insert(container.name.clone(), waiting.clone()) != Some(waiting.clone()) {
+            let message = format!("Error: {}", waiting.message);
+            self.say(&container.name, Kind::Warning, "Failed", &message);
+        }
+    }
+
+    /// All that the sandbox is told but its log and its name; or what is wrong with the pod.
+    fn configure(&self, container: &Container, ready: &Ready, volumes: &Volumes) -> Result<proto::Container, String> {
+        let config = &self.host.config;
+        let sources = env::Sources {
+            pod: &self.record.pod,
+            image: &ready.image.config.env,
+            node: &config.node,
+            addresses: &config.addresses,
+        };
+        let env = env::environment(container, &sources).map_err(|error| error.to_string())?;
+        let command = env::expand_all(container.command.as_ref(), &env);
+        let args = env::expand_all(container.args.as_ref(), &env);
+        let kind = match ready.image.kind {
+            nodule_image::Kind::Module => proto::Kind::Module,
+            nodule_image::Kind::Component => proto::Kind::Component,
+        };
+        let held = container.stdin == Some(true);
+        Ok(proto::Container {
+            version: proto::VERSION,
+            id: String::new(),
+            program: proto::Program { cwasm: ready.cwasm.clone(), kind },
+            args: ready.image.argv(&command, &args),
+            env,
+            mounts: mounts(container, volumes)?,
+            stdin: if held { proto::Stdin::Held } else { proto::Stdin::Empty },
+            limits: proto::Limits { memory: memory_limit(container)? },
+            log: proto::Log {
+                path: PathBuf::new(),
+                max_size: config.log_max_size,
+                max_files: config.log_max_files,
+            },
+        })
+    }
+
+    /// Records a new run, unless the newest was recorded and never started. False if it could not be kept.
+    fn create(&mut self, container: &Container, ready: &Ready, backoff: Option<Backoff>) -> bool {
+        let name = &container.name;
+        let history = self.record.containers.entry(name.clone()).or_default();
+        if history.run.as_ref().is_some_and(|run| run.end.is_none()) {
+            return true;
+        }
+        let earlier = history.run.take();
+        let attempt = earlier.as_ref().map_or(0, |run| run.attempt.saturating_add(1));
+        history.last = earlier.and_then(|run| run.end).or(history.last.take());
+        history.backoff = backoff;
+        history.run = Some(Run {
+            attempt,
+            id: new_id(),
+            image: container.image.clone().unwrap_or_default(),
+            image_id: ready.image.id(),
+            process: None,
+            started: None,
+            end: None,
+        });
+        self.waiting.remove(name);
+        if !self.save() {
+            return false;
+        }
+        self.forget(name, attempt);
+        self.say(name, Kind::Normal, "Created", "Container created");
+        true
+    }
+
+    /// Removes what is kept of runs that nobody can ask for any more: all but the newest and the one before.
+    fn forget(&self, container: &str, newest: u32) {
+        let Some(old) = newest.checked_sub(2) else { return };
+        let log = log_path(&self.host.config.logs, &self.record.pod, container, old);
+        for error in [crate::record::remove(&self.folder.run(container, old)), remove_log(&log)] {
+            if let Err(error) = error {
+                warn!(container, error = &error as &dyn std::error::Error, "old run not removed");
+            }
+        }
+    }
+
+    async fn launch(&mut self, container: &Container, mut config: proto::Container) {
+        let name = &container.name;
+        let (Some(place), Some(run)) = (self.place(name), self.record.run(name)) else { return };
+        config.id.clone_from(&run.id);
+        config.log.path = log_path(&self.host.config.logs, &self.record.pod, name, run.attempt);
+        let host = Arc::clone(&self.host);
+        let Ok(_turn) = host.starts.acquire().await else { return };
+        let program = self.host.config.sandbox.clone();
+        let started = tokio::task::spawn_blocking(move || sandbox::start(&program, &place, &config)).await;
+        match started {
+            Ok(Ok(sandbox)) => {
+                self.attend(name, sandbox);
+                self.save();
+            }
+            Ok(Err(error)) => {
+                self.hold(container, Waiting { reason: "RunContainerError", message: chain(&error) });
+                self.again();
+            }
+            Err(error) => warn!(container = name, %error, "start was broken off"),
+        }
+    }
+}
+
+/// Removes a run's log and the files it was turned into.
+fn remove_log(path: &std::path::Path) -> Result<(), crate::record::Error> {
+    let error = |source| crate::record::Error::Remove { path: path.to_owned(), source };
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
+    for entry in entries.flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(name.as_encoded_bytes()) {
+            std::fs::remove_file(entry.path()).map_err(error)?;
+        }
+    }
+    Ok(())
+}
+
+/// The container's mounts as preopened folders, in the order of the spec.
+fn mounts(container: &Container, volumes: &Volumes) -> Result<Vec<proto::Mount>, String> {
+    let mounts = container.volume_mounts.iter().flatten();
+    let wanted = mounts.filter(|mount| !nodule_volume::is_left_out(&mount.name));
+    wanted
+        .map(|mount| {
+            if mount.sub_path.is_some() || mount.sub_path_expr.is_some() {
+                return Err(format!("volumeMount \"{}\": subPath is not supported by this node yet", mount.mount_path));
+            }
+            let host = volumes.get(&mount.name).ok_or_else(|| format!("volume \"{}\" is not in the pod", mount.name))?;
+            let read_only = mount.read_only == Some(true);
+            let access = if read_only { proto::Access::ReadOnly } else { proto::Access::ReadWrite };
+            Ok(proto::Mount { host: host.clone(), guest: mount.mount_path.clone(), access })
+        })
+        .collect()
+}
+
+fn memory_limit(container: &Container) -> Result<Option<u64>, String> {
+    let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    let Some(limit) = limits.and_then(|limits| limits.get("memory")) else { return Ok(None) };
+    let bytes = crate::quantity::bytes(limit);
+    bytes.map(Some).ok_or_else(|| format!("resources.limits.memory: \"{}\" is not a quantity", limit.0))
+}
+
+/// 64 hex digits that no other container has.
+fn new_id() -> String {
+    rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect()
+}
