@@ -1,0 +1,105 @@
+# What can be done here. `e2e/just` runs these on a machine that has only Rust: it brings `just` itself and what it needs.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+cache := env("XDG_CACHE_HOME", env("HOME") / ".cache") / "nodule"
+
+# In CI what is built is kept outside of the checkout, which is a new one each time.
+target := if env("CI", "") == "true" { cache / "target" } else { justfile_directory() / "target" }
+export CARGO_TARGET_DIR := env("CARGO_TARGET_DIR", target)
+
+e2e := CARGO_TARGET_DIR / "debug/nodule-e2e"
+guests := CARGO_TARGET_DIR / "guests"
+
+deny-version := "0.20.2"
+deny-root := cache / "cargo-deny-" + deny-version
+deny := deny-root / "bin/cargo-deny"
+
+# Cargo unifies the features of all that one command builds, so the three sides are always built by three commands:
+# the agent shall not get Wasmtime, nor the sandbox the compiler.
+agent := "-p nodule -p nodule-api -p nodule-image -p nodule-logs -p nodule-node -p nodule-pod -p nodule-volume"
+sandbox := "-p nodule-sandbox -p nodule-sandbox-proto -p nodule-engine"
+compile := "-p nodule-compile"
+
+# Lists the recipes.
+default:
+    @just --justfile '{{justfile()}}' --list --unsorted
+
+# Starts a control plane, a registry and a node, runs a first pod and leaves all of it running.
+demo: build guests setup
+    '{{e2e}}' demo up --guests '{{guests}}'
+
+# Ends the demo and removes its folder.
+demo-down: e2e-program
+    '{{e2e}}' demo down
+
+# Runs every test: unit, integration, and against a real control plane.
+test: test-unit test-e2e
+
+# Runs the tests that need no cluster.
+test-unit: (cargo "test") test-e2e-unit
+
+# Runs the tests against a real control plane. Arguments go to the test program: a test's name, --nocapture.
+test-e2e *arguments: build guests setup
+    '{{e2e}}' run --guests '{{guests}}' -- cargo test --locked -p nodule-e2e --test cluster -- {{arguments}}
+
+[private]
+test-e2e-unit:
+    cargo test --locked -p nodule-e2e --lib
+
+# Builds the agent, the sandbox and the compiler.
+build:
+    cargo build --locked -p nodule
+    cargo build --locked -p nodule-sandbox
+    cargo build --locked -p nodule-compile
+
+# Builds the test guests.
+guests:
+    e2e/guests/build '{{guests}}'
+
+# Builds the control plane and the registry into the cache: a quarter of an hour the first time, nothing afterwards.
+setup: e2e-program
+    '{{e2e}}' setup
+
+# Handles a control plane with a registry, without a node: up, down, status, kubeconfig, stop NAME, start NAME.
+control-plane +action: e2e-program
+    '{{e2e}}' control-plane {{action}}
+
+[private]
+e2e-program:
+    cargo build --locked --quiet -p nodule-e2e
+
+# Checks form, lints, dependency rules and scripts.
+lint: format-check (cargo "clippy" "--all-targets" "--" "-D" "warnings") clippy-e2e dependencies scripts
+
+# Runs cargo for each of the three sides.
+[private]
+cargo command *arguments:
+    cargo {{command}} --locked {{agent}} {{arguments}}
+    cargo {{command}} --locked {{sandbox}} {{arguments}}
+    cargo {{command}} --locked {{compile}} {{arguments}}
+
+[private]
+format-check:
+    cargo fmt --all --check
+
+[private]
+clippy-e2e:
+    cargo clippy --locked -p nodule-e2e --all-targets -- -D warnings
+
+# Licences, bans, sources, and who may depend on whom (deny.toml).
+[private]
+dependencies: deny-program
+    '{{deny}}' --all-features --locked check bans licenses sources
+    @# The agent holds the node's credentials: it never links what runs guests.
+    tree=$(cargo tree --locked -p nodule -e normal --prefix none) && ! grep '^wasmtime ' <<<"$tree"
+
+[private]
+deny-program:
+    @[ -x '{{deny}}' ] || echo "setup: building cargo-deny {{deny-version}}, once" >&2
+    @[ -x '{{deny}}' ] || env -u CARGO_TARGET_DIR cargo install --quiet --locked --root '{{deny-root}}' --version {{deny-version}} cargo-deny
+
+[private]
+scripts:
+    e2e/need shellcheck
+    git ls-files -z | xargs -0 grep -lZE '^#!.*\b(ba)?sh\b' -- | xargs -0 shellcheck
