@@ -8,12 +8,28 @@
 //! output. [`tail`] gives the end of a log as text. [`read`] (feature `reader`) is a stream for `kubectl logs`:
 //! it lives in the task that polls it, and ends when it is dropped.
 //!
-//! Read `record.rs` (the format), `writer.rs`, `output.rs` (the file and its rotation), then `read.rs`.
+//! Read `record.rs` (the format), `writer.rs`, `output.rs` (the file and its rotation), then `read.rs`,
+//! `source.rs` (from one file to the next while following) and `printer.rs` (what the user sees).
 
+mod error;
 mod output;
 mod record;
 mod rotated;
+mod tail;
 mod writer;
 
+#[cfg(feature = "reader")]
+mod changes;
+#[cfg(feature = "reader")]
+mod printer;
+#[cfg(feature = "reader")]
+mod read;
+#[cfg(feature = "reader")]
+mod source;
+
+pub use error::Error;
+#[cfg(feature = "reader")]
+pub use read::{Query, Streams, read};
 pub use record::Stream;
-pub use writer::{Error, Rotation, Writer};
+pub use tail::tail;
+pub use writer::{Rotation, Writer};

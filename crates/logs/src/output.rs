@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use crate::error::Error;
 use crate::record::{Prefix, Tag};
 use crate::rotated;
-use crate::writer::{Error, Rotation};
+use crate::writer::Rotation;
 
 /// Records gather up to this many bytes before they are written: enough to make the system call cheap, little
 /// enough to be kept for every container.

@@ -1,8 +1,8 @@
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jiff::Timestamp;
 
+use crate::error::Error;
 use crate::output::Output;
 use crate::record::{Prefix, Stream, TEXT_LIMIT, Tag};
 
@@ -20,38 +20,6 @@ impl Default for Rotation {
     fn default() -> Self {
         Rotation { max_size: 10 << 20, max_files: 5 }
     }
-}
-
-/// Why output is not in the log.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The log could not be opened.
-    #[error("open the log {}", path.display())]
-    Open {
-        /// The log.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// Output could not be written, and is lost. Later output may be written again.
-    #[error("write to the log {}", path.display())]
-    Write {
-        /// The log.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// The log was written, but the disk did not confirm it.
-    #[error("sync the log {}", path.display())]
-    Sync {
-        /// The log.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
 }
 
 /// Writes one container's output to its log.
