@@ -1,1 +1,250 @@
-//! Being written.
+//! Images: names, pulls, credentials, the content store and the cache of compiled programs.
+//!
+//! [`Images`] is the whole interface. A pull asks the registry what a name means, downloads
+//! what is not here yet, verifies every byte against the digest that leads to it, and only
+//! then gives it a place on disk. A compilation runs `nodule-compile` once per program and
+//! engine. All work is done in the caller's task: there are no tasks of its own, and a call
+//! that is dropped leaves nothing but a download that the next call takes up.
+//!
+//! Nothing here trusts a registry: sizes are limited before and while content is read, errors
+//! too, and content comes from the registry that the user named or where it redirects to.
+//!
+//! Read `pull.rs` first, then `download.rs`; `classify.rs` knows the packagings, `store.rs` the
+//! layout on disk, `registry.rs` and `auth.rs` the conversation with a registry.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+mod auth;
+mod classify;
+mod compile;
+mod digest;
+mod download;
+mod error;
+mod flight;
+mod glob;
+mod image;
+mod keyring;
+mod manifest;
+mod partial;
+mod platform;
+mod pull;
+mod reference;
+mod registry;
+mod retry;
+mod store;
+mod transport;
+mod wasm;
+
+pub use classify::Packaging;
+pub use compile::CompileError;
+pub use error::PullError;
+pub use image::{Image, Settings};
+pub use keyring::{Keyring, SecretError};
+pub use reference::{InvalidReference, Reference};
+pub use retry::Retry;
+pub use store::StoreError;
+pub use wasm::Kind;
+
+use flight::Flights;
+use store::Store;
+
+const USER_AGENT: &str = concat!("nodule/", env!("CARGO_PKG_VERSION"));
+
+/// What the images of a node are to do, and where.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The folder of all content. Only the agent may write there.
+    pub root: PathBuf,
+    /// Registries (`host` or `host:port`, as in image names) that are asked over plain HTTP.
+    pub plain_http: Vec<String>,
+    /// The `nodule-compile` binary.
+    pub compiler: PathBuf,
+    /// Memory that one compilation may use.
+    pub compile_memory_mib: u64,
+    /// Processor time that one compilation may use; it is killed after twice this time.
+    pub compile_seconds: u64,
+    /// Compilations at the same time.
+    pub parallel_compiles: usize,
+    /// Downloads at the same time.
+    pub parallel_pulls: usize,
+    /// How large content may be.
+    pub limits: Limits,
+    /// How long a registry is waited for.
+    pub patience: Patience,
+    /// How often a registry is asked.
+    pub retry: Retry,
+}
+
+/// How large content may be, in bytes.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// A manifest or an index.
+    pub manifest: u64,
+    /// A configuration.
+    pub config: u64,
+    /// A Wasm binary.
+    pub wasm: u64,
+}
+
+/// How long a registry is waited for.
+#[derive(Debug, Clone)]
+pub struct Patience {
+    /// For a connection.
+    pub connect: Duration,
+    /// For the beginning of an answer.
+    pub answer: Duration,
+    /// For the next bytes of an answer.
+    pub idle: Duration,
+}
+
+impl Config {
+    /// The settings of an ordinary node.
+    pub fn new(root: PathBuf, compiler: PathBuf) -> Self {
+        Self {
+            root,
+            plain_http: Vec::new(),
+            compiler,
+            compile_memory_mib: 2048,
+            compile_seconds: 300,
+            parallel_compiles: 1,
+            parallel_pulls: 4,
+            limits: Limits::default(),
+            patience: Patience::default(),
+            retry: Retry::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    /// Registries themselves refuse manifests above 4 MiB (distribution specification).
+    fn default() -> Self {
+        Self { manifest: 4 << 20, config: 1 << 20, wasm: 512 << 20 }
+    }
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            answer: Duration::from_secs(30),
+            idle: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The images of this node. Clones are the same images.
+#[derive(Clone)]
+pub struct Images(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    store: Arc<Store>,
+    http: reqwest::Client,
+    /// The engine that programs are compiled for; asked of the compiler at the start.
+    engine: String,
+    /// Slots for downloads.
+    pulls: Semaphore,
+    /// Slots for compilations.
+    compilers: Semaphore,
+    /// By blob.
+    downloads: Flights,
+    /// By program.
+    compilations: Flights,
+}
+
+impl Images {
+    /// Opens the store and asks the compiler which engine it compiles for.
+    ///
+    /// # Errors
+    /// When the folder cannot be used, the compiler does not answer, or the process has no
+    /// TLS provider.
+    pub async fn open(config: Config) -> Result<Self, Error> {
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            return Err(Error::NoTlsProvider);
+        }
+        let path = config.compiler.clone();
+        let engine = compile::engine(&path).await;
+        Ok(Self(Arc::new(Inner {
+            store: Arc::new(Store::open(config.root.clone())?),
+            http: transport::client(&config.patience).map_err(Error::Http)?,
+            engine: engine.map_err(|cause| Error::Compiler { path, cause })?,
+            pulls: Semaphore::new(config.parallel_pulls.max(1)),
+            compilers: Semaphore::new(config.parallel_compiles.max(1)),
+            downloads: Flights::default(),
+            compilations: Flights::default(),
+            config,
+        })))
+    }
+
+    /// The image that a name meant when it was last pulled, if it is on this node.
+    pub fn find(&self, reference: &Reference) -> Option<Image> {
+        let store = &self.0.store;
+        let record = store.record(&store.resolve(reference)?)?;
+        let wasm = store.blob(&record.wasm);
+        Some(record.image(reference, wasm))
+    }
+
+    /// Asks the registry what a name means and downloads what is not here.
+    ///
+    /// # Errors
+    /// [`PullError`] says what a user can do.
+    pub async fn pull(&self, reference: &Reference, keyring: &Keyring) -> Result<Image, PullError> {
+        self.0.pull(reference, keyring).await
+    }
+
+    /// The compiled program of an image: compiled now, if it was not before.
+    ///
+    /// # Errors
+    /// [`CompileError::BadProgram`] if the image is at fault, else [`CompileError::Failed`].
+    pub async fn compile(&self, image: &Image) -> Result<PathBuf, CompileError> {
+        self.0.compile(image).await
+    }
+
+    /// All images of this node, the largest first.
+    pub fn list(&self) -> Vec<Listed> {
+        let mut names = self.0.store.names();
+        names.sort_by_key(|(name, _)| (!name.contains('@'), name.clone()));
+        let listed = |record: image::Record| {
+            let own = names.iter().filter(|(_, digest)| *digest == record.digest);
+            Listed { names: own.map(|(name, _)| name.clone()).collect(), size: record.size() }
+        };
+        let mut images: Vec<_> = self.0.store.records().into_iter().map(listed).collect();
+        images.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.names.cmp(&b.names)));
+        images
+    }
+}
+
+/// An image of this node, as the Node's status lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its names: those by digest first.
+    pub names: Vec<String>,
+    /// Bytes of all its content.
+    pub size: u64,
+}
+
+/// Images that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The compiler does not tell its engine.
+    #[error("ask {} for its engine: {cause}", .path.display())]
+    Compiler {
+        /// The compiler.
+        path: PathBuf,
+        /// What happened.
+        cause: String,
+    },
+    /// The HTTP client cannot be made: most likely this machine has no CA certificates.
+    #[error("make an HTTP client")]
+    Http(#[source] reqwest::Error),
+    /// The binary has to install a `rustls` provider first.
+    #[error("this process has no TLS provider")]
+    NoTlsProvider,
+}

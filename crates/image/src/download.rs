@@ -1,0 +1,153 @@
+//! One blob from a registry to the store, verified while it streams.
+
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use crate::Inner;
+use crate::digest::Digest;
+use crate::error::Problem;
+use crate::flight::Turn;
+use crate::image::Blob;
+use crate::partial::{self, Partial};
+use crate::registry::{Body, Repository};
+use crate::retry::Tries;
+use crate::store::StoreError;
+
+/// What is collected before it is written: a write is a trip to another thread.
+const PIECE: usize = 256 * 1024;
+
+/// A blob to be downloaded.
+struct Download<'d> {
+    repository: &'d Repository<'d>,
+    blob: &'d Blob,
+    what: &'static str,
+    turn: Turn,
+}
+
+/// Whether a digest that turns out wrong may be the fault of an earlier try.
+enum Begun {
+    Here,
+    Before,
+}
+
+impl Inner {
+    /// Makes sure that a blob is here. One caller at a time downloads a digest; the others
+    /// find it there, or take over with their own credentials.
+    pub(crate) async fn download(
+        &self,
+        repository: &Repository<'_>,
+        blob: &Blob,
+        what: &'static str,
+    ) -> Result<(), Problem> {
+        let turn = self.downloads.turn(blob.digest.hex()).await;
+        if self.store.has(&blob.digest, blob.size) {
+            return Ok(());
+        }
+        let download = Download { repository, blob, what, turn };
+        let mut tries = Tries::new(&self.config.retry);
+        loop {
+            let slot = self.pulls.acquire().await;
+            match self.attempt(&download).await {
+                Ok(()) => return Ok(()),
+                Err(problem) => {
+                    drop(slot);
+                    sleep(tries.pause(problem)?).await;
+                }
+            }
+        }
+    }
+
+    /// One try: goes on from what an earlier one left.
+    async fn attempt(&self, download: &Download<'_>) -> Result<(), Problem> {
+        let (path, size) = (self.store.partial(&download.blob.digest), download.blob.size);
+        let turn = download.turn.clone();
+        let partial = blocking(move || Partial::open(path, size, turn)).await?;
+        let begun = if partial.len() > 0 { Begun::Before } else { Begun::Here };
+        let (partial, begun) = match partial.len() == size {
+            true => (partial, begun),
+            false => download.stream(partial, begun).await?,
+        };
+        self.settle(download, partial, begun).await
+    }
+
+    /// Gives content of the right digest its place; nothing of other content is kept.
+    async fn settle(
+        &self,
+        download: &Download<'_>,
+        partial: Partial,
+        begun: Begun,
+    ) -> Result<(), Problem> {
+        let expected = &download.blob.digest;
+        let (path, got) = partial.finish();
+        if got == *expected {
+            let (store, to) = (self.store.clone(), self.store.blob(expected));
+            return Ok(blocking(move || store.adopt(&path, &to, 0o400)).await?);
+        }
+        blocking(move || partial::remove(&path)).await?;
+        Err(download.mismatch(&got, &begun))
+    }
+}
+
+impl Download<'_> {
+    /// Appends what the registry sends, and stops at the size that the manifest says.
+    async fn stream(
+        &self,
+        mut partial: Partial,
+        mut begun: Begun,
+    ) -> Result<(Partial, Begun), Problem> {
+        let Body { offset, mut response } =
+            self.repository.blob(&self.blob.digest, partial.len()).await?;
+        if offset != partial.len() {
+            partial = blocking(move || partial.restart()).await?;
+            begun = Begun::Here;
+        }
+        let mut piece = Vec::with_capacity(PIECE);
+        loop {
+            let next = self.repository.chunk(&mut response, self.what).await;
+            let end = !matches!(next, Ok(Some(_)));
+            if let Ok(Some(chunk)) = &next {
+                piece.extend_from_slice(chunk);
+            }
+            if partial.len() + piece.len() as u64 > self.blob.size {
+                blocking(move || partial.restart()).await?;
+                return Err(Problem::TooLong { what: self.what, size: self.blob.size });
+            }
+            if end || piece.len() >= PIECE {
+                let full = std::mem::take(&mut piece);
+                partial = blocking(move || partial.write(&full)).await?;
+            }
+            if end {
+                return self.ended(partial, next.err()).map(|partial| (partial, begun));
+            }
+        }
+    }
+
+    /// A body that ends early is cut, whether the connection says so or not.
+    fn ended(&self, partial: Partial, problem: Option<Problem>) -> Result<Partial, Problem> {
+        let (what, got, size) = (self.what, partial.len(), self.blob.size);
+        let cut = |cause| Problem::Cut { what, got, size, cause };
+        match problem {
+            None if got == size => Ok(partial),
+            None => Err(cut("the registry sent no more".to_owned())),
+            Some(Problem::Broken { cause }) => Err(cut(cause)),
+            Some(problem) => Err(problem),
+        }
+    }
+
+    fn mismatch(&self, got: &Digest, begun: &Begun) -> Problem {
+        match begun {
+            Begun::Here => crate::pull::wrong_digest(self.what, &self.blob.digest, got),
+            Begun::Before => Problem::Broken {
+                cause: "what an earlier try had left did not fit and was thrown away".to_owned(),
+            },
+        }
+    }
+}
+
+/// File work off the async threads. It goes on if the caller is dropped: what it needs, the
+/// turn too, is moved into it.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    spawn_blocking(work).await.expect("file work does not panic and the runtime waits for it")
+}

@@ -1,0 +1,138 @@
+//! What goes wrong in a pull, in words that the owner of a pod can act on.
+
+use std::time::Duration;
+
+use crate::reference::Reference;
+use crate::store::StoreError;
+
+/// A pull that did not succeed. Its text names the image, the registry, what happened and
+/// what can be done: it is shown in the pod's status.
+#[derive(Debug, thiserror::Error)]
+#[error("pull {image} from registry {registry}: {problem}; {}{}", .problem.remedy(), told(.earlier))]
+pub struct PullError {
+    image: String,
+    registry: String,
+    problem: Problem,
+    /// What the registry answered to the credentials that were tried before.
+    earlier: Vec<Problem>,
+}
+
+impl PullError {
+    pub(crate) fn new(image: &Reference, problem: Problem, earlier: Vec<Problem>) -> Self {
+        let (registry, image) = (image.registry().to_owned(), image.to_string());
+        Self { image, registry, problem, earlier }
+    }
+
+    /// The `reason` of a container that waits because of this, in the kubelet's words.
+    pub fn reason(&self) -> &'static str {
+        if self.problem.is_unreachable() {
+            return "RegistryUnavailable";
+        }
+        if matches!(self.problem, Problem::Store(_)) { "ImageInspectError" } else { "ErrImagePull" }
+    }
+}
+
+fn told(problems: &[Problem]) -> String {
+    problems.iter().map(|problem| format!(" (before that: {problem})")).collect()
+}
+
+/// What happened. The image and the registry are named by [`PullError`].
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Problem {
+    #[error("there is no such image: {answer}")]
+    Unknown { answer: String },
+    #[error("access denied to {who}: {answer}")]
+    Denied { who: String, answer: String },
+    #[error("the registry asks for the password over {realm}, which is not encrypted")]
+    InsecureRealm { realm: String },
+    #[error("the registry is not able to answer now: {answer}")]
+    Busy { answer: String, after: Option<Duration> },
+    #[error("unexpected answer: {answer}")]
+    Unexpected { answer: String },
+    #[error("cannot connect: {cause}")]
+    Unreachable { cause: String },
+    #[error("cannot find the registry's address: {cause}")]
+    Name { cause: String },
+    #[error("no trusted TLS connection: {cause}")]
+    Tls { cause: String },
+    #[error("refused to follow a redirect: {cause}")]
+    Redirect { cause: String },
+    #[error("the connection broke: {cause}")]
+    Broken { cause: String },
+    #[error("{what} did not arrive within {within:?}")]
+    Stalled { what: &'static str, within: Duration },
+    #[error("{what} was cut off after {got} of {size} bytes ({cause})")]
+    Cut { what: &'static str, got: u64, size: u64, cause: String },
+    #[error("{what} is longer than the {size} bytes that the manifest says")]
+    TooLong { what: &'static str, size: u64 },
+    #[error("{what} has digest {got}, expected {expected}")]
+    WrongDigest { what: &'static str, expected: String, got: String },
+    #[error("{what} has {size} bytes, more than the limit of {limit}")]
+    TooLarge { what: &'static str, size: u64, limit: u64 },
+    #[error("{what} is malformed: {cause}")]
+    Malformed { what: &'static str, cause: String },
+    #[error("this is {why}: configuration {config:?}, layers {layers:?}")]
+    NotWasm { why: &'static str, config: String, layers: Vec<String> },
+    #[error("the index has no entry for Wasm, only {}", .platforms.join(", "))]
+    NoPlatform { platforms: Vec<String> },
+    #[error("the layer that should be Wasm holds {found}")]
+    NotWasmInside { found: &'static str },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Problem {
+    pub(crate) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Name { .. })
+    }
+
+    /// Whether another credential may get another answer: registries also say 404 to
+    /// those who may not know.
+    pub(crate) fn is_answer_to_the_credential(&self) -> bool {
+        matches!(self, Self::Unknown { .. } | Self::Denied { .. })
+    }
+
+    /// Whether the same request may succeed later: nothing is wrong with what was asked.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Busy { .. }
+                | Self::Unreachable { .. }
+                | Self::Name { .. }
+                | Self::Broken { .. }
+                | Self::Stalled { .. }
+                | Self::Cut { .. }
+        )
+    }
+
+    fn remedy(&self) -> &'static str {
+        match self {
+            Self::Unknown { .. } => {
+                "check the name and the tag; for a private image check imagePullSecrets too"
+            }
+            Self::Denied { .. } => "check the user name and password in the pod's imagePullSecrets",
+            Self::InsecureRealm { .. } => "the registry's token service must use https",
+            Self::Busy { .. } => "it will be asked again",
+            Self::Unreachable { .. } => {
+                "check that the registry runs and that this node reaches it"
+            }
+            Self::Name { .. } => "check the registry's name and this node's DNS",
+            Self::Tls { .. } => {
+                "install the registry's CA on this node; if it speaks plain HTTP, list it as \
+                 a plain-HTTP registry in the node's configuration"
+            }
+            Self::Stalled { .. } | Self::Cut { .. } | Self::Broken { .. } => {
+                "check the network between this node and the registry"
+            }
+            Self::TooLong { .. } | Self::WrongDigest { .. } | Self::Malformed { .. } => {
+                "the content was thrown away; push the image again"
+            }
+            Self::TooLarge { .. } => "make it smaller",
+            Self::NotWasm { .. } | Self::NotWasmInside { .. } | Self::NoPlatform { .. } => {
+                "this node runs WebAssembly: push a Wasm artifact, for example with `wkg oci push`"
+            }
+            Self::Store(_) => "check the disk of this node",
+            Self::Unexpected { .. } | Self::Redirect { .. } => "check that this is a registry",
+        }
+    }
+}

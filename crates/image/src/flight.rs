@@ -1,0 +1,64 @@
+//! One at a time per key.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use tokio::sync::{Mutex as Turns, OwnedMutexGuard};
+
+/// Gives the turn for a key to one caller after the other.
+///
+/// Whoever waited looks first whether the work is done. A caller that is dropped gives
+/// its turn to the next, who does the work with its own means: no result is shared.
+#[derive(Default)]
+pub(crate) struct Flights {
+    /// Turns that somebody holds or waits for.
+    turns: Mutex<HashMap<String, Weak<Turns<()>>>>,
+}
+
+/// The right to work on one key, until dropped. Clones go to threads that outlive a
+/// dropped caller: the next turn begins when the last clone is gone.
+pub(crate) type Turn = Arc<OwnedMutexGuard<()>>;
+
+impl Flights {
+    pub(crate) async fn turn(&self, key: &str) -> Turn {
+        Arc::new(self.queue(key).lock_owned().await)
+    }
+
+    fn queue(&self, key: &str) -> Arc<Turns<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        if let Some(queue) = turns.get(key).and_then(Weak::upgrade) {
+            return queue;
+        }
+        let queue = Arc::<Turns<()>>::default();
+        turns.insert(key.to_owned(), Arc::downgrade(&queue));
+        queue
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    fn is_ready<T>(future: &mut std::pin::Pin<&mut impl Future<Output = T>>) -> bool {
+        matches!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(_))
+    }
+
+    #[tokio::test]
+    async fn a_key_has_one_holder_and_others_do_not_wait_for_it() {
+        let flights = Flights::default();
+        let first = flights.turn("a").await;
+        let mut second = pin!(flights.turn("a"));
+        assert!(!is_ready(&mut second));
+        drop(flights.turn("b").await);
+        let in_a_thread = first.clone();
+        drop(first);
+        assert!(!is_ready(&mut second));
+        drop(in_a_thread);
+        assert!(is_ready(&mut second));
+    }
+}

@@ -1,0 +1,282 @@
+//! Pull secrets: which credentials a pod has for an image, by the kubelet's rules
+//! (Kubernetes documentation, "Interpretation of config.json").
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use serde::Deserialize;
+
+use crate::glob;
+use crate::reference::Reference;
+
+/// The key that Docker's own tools write for Docker Hub.
+const HUB: &str = "index.docker.io";
+
+/// The credentials of one pod. The default has none: pulls are anonymous.
+#[derive(Debug, Clone, Default)]
+pub struct Keyring {
+    /// By normalised key (`host[:port][/path]`), each in the order in which they were added.
+    entries: BTreeMap<String, Vec<Credential>>,
+}
+
+/// A user name and password for a registry. Its debug form hides the password.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Credential {
+    pub(crate) username: String,
+    pub(crate) password: String,
+}
+
+impl Keyring {
+    /// Adds the credentials of a secret, given its `type` and `data`.
+    ///
+    /// Secrets of other types, or without the key of their type, hold no credentials:
+    /// they are passed over, as by the kubelet.
+    ///
+    /// # Errors
+    /// When the secret's content is not what its type promises.
+    pub fn add_secret<'a>(
+        &mut self,
+        kind: &str,
+        data: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+    ) -> Result<(), SecretError> {
+        let (key, read): (_, Read) = match kind {
+            "kubernetes.io/dockerconfigjson" => (".dockerconfigjson", read_config),
+            "kubernetes.io/dockercfg" => (".dockercfg", |content| serde_json::from_slice(content)),
+            _ => return Ok(()),
+        };
+        let Some((_, content)) = data.into_iter().find(|(name, _)| *name == key) else {
+            return Ok(());
+        };
+        let entries = read(content).map_err(|source| SecretError::Json { key, source })?;
+        for (registry, entry) in entries {
+            let credential = entry
+                .credential()
+                .ok_or_else(|| SecretError::Auth { key, registry: registry.clone() })?;
+            self.entries.entry(normalised(&registry)).or_default().push(credential);
+        }
+        Ok(())
+    }
+
+    /// Everything that may open the image's repository, the most specific first.
+    pub(crate) fn credentials(&self, image: &Reference) -> Vec<&Credential> {
+        let name = image.name();
+        let matching = self.entries.iter().rev().filter(|(key, _)| opens(key, &name));
+        let found: Vec<_> = matching.flat_map(|(_, credentials)| credentials).collect();
+        if found.is_empty() && image.registry() == "docker.io" {
+            return self.entries.get(HUB).into_iter().flatten().collect();
+        }
+        found
+    }
+}
+
+type Entries = BTreeMap<String, Entry>;
+type Read = fn(&[u8]) -> Result<Entries, serde_json::Error>;
+
+#[derive(Deserialize)]
+struct DockerConfig {
+    #[serde(default)]
+    auths: Entries,
+}
+
+fn read_config(content: &[u8]) -> Result<Entries, serde_json::Error> {
+    serde_json::from_slice::<DockerConfig>(content).map(|config| config.auths)
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(default)]
+    username: String,
+    #[serde(default)]
+    password: String,
+    /// base64 of `username:password`, padded or not; wins over the two fields.
+    #[serde(default)]
+    auth: String,
+}
+
+impl Entry {
+    fn credential(self) -> Option<Credential> {
+        if self.auth.is_empty() {
+            return Some(Credential { username: self.username, password: self.password });
+        }
+        let auth = self.auth.trim();
+        let bytes = STANDARD.decode(auth).or_else(|_| STANDARD_NO_PAD.decode(auth)).ok()?;
+        let text = String::from_utf8(bytes).ok()?;
+        let (username, password) = text.split_once(':')?;
+        Some(Credential { username: username.to_owned(), password: password.to_owned() })
+    }
+}
+
+/// Drops the scheme and a leading `/v1/` or `/v2/` of the path.
+fn normalised(registry: &str) -> String {
+    let key = registry.strip_prefix("https://").or(registry.strip_prefix("http://"));
+    let key = key.unwrap_or(registry);
+    let (host, path) = split_path(key);
+    let path = match path.get(..4) {
+        Some("/v1/" | "/v2/") => path.get(3..).unwrap_or_default(),
+        _ => path,
+    };
+    if path == "/" { host.to_owned() } else { format!("{host}{path}") }
+}
+
+/// Whether the credentials under `key` are meant for the repository `name`.
+///
+/// The path is a plain prefix, without regard to `/`: `reg/team` opens `reg/teammate/x`.
+fn opens(key: &str, name: &str) -> bool {
+    let ((key_host, key_path), (host, path)) = (split_path(key), split_path(name));
+    let ((key_labels, key_port), (labels, port)) = (split_port(key_host), split_port(host));
+    key_port == port
+        && path.starts_with(key_path)
+        && key_labels.split('.').count() == labels.split('.').count()
+        && key_labels
+            .split('.')
+            .zip(labels.split('.'))
+            .all(|(key, label)| glob::matches(key, label))
+}
+
+fn split_path(name: &str) -> (&str, &str) {
+    name.split_at(name.find('/').unwrap_or(name.len()))
+}
+
+fn split_port(host: &str) -> (&str, &str) {
+    host.rsplit_once(':').unwrap_or((host, ""))
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// A pull secret that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// Not the JSON that the secret's type promises.
+    #[error("key {key} of the pull secret does not hold a Docker configuration")]
+    Json {
+        /// The key in the secret's data.
+        key: &'static str,
+        /// What the JSON parser says.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// An `auth` that is not base64 of `username:password`.
+    #[error(
+        "key {key} of the pull secret: auth of {registry:?} is not base64 of username:password"
+    )]
+    Auth {
+        /// The key in the secret's data.
+        key: &'static str,
+        /// The entry's own key.
+        registry: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn keyring(auths: &serde_json::Value) -> Keyring {
+        let mut keyring = Keyring::default();
+        let content = json!({ "auths": auths }).to_string();
+        let data = [(".dockerconfigjson", content.as_bytes())];
+        keyring.add_secret("kubernetes.io/dockerconfigjson", data).unwrap();
+        keyring
+    }
+
+    fn users(keyring: &Keyring, image: &str) -> Vec<String> {
+        let image = Reference::parse(image).unwrap();
+        keyring.credentials(&image).into_iter().map(|found| found.username.clone()).collect()
+    }
+
+    #[test]
+    fn a_key_opens_what_the_kubelet_says_it_opens() {
+        for (key, image, expected) in [
+            ("reg.example", "reg.example/a", true),
+            ("https://reg.example", "reg.example/a", true),
+            ("http://reg.example/v1/", "reg.example/a", true),
+            ("reg.example/v2/team", "reg.example/team/a", true),
+            ("reg.example/team", "reg.example/teammate/x", true),
+            ("reg.example/team", "reg.example/other/x", false),
+            ("reg.example:443", "reg.example/a", false),
+            ("reg.example:5000", "reg.example:5000/a", true),
+            ("*.example", "reg.example/a", true),
+            ("*.example", "deep.reg.example/a", false),
+            ("*", "reg.example/a", false),
+            ("r?g.ex*", "reg.example/a", true),
+            ("docker.io", "busybox", true),
+            ("https://index.docker.io/v1/", "busybox", true),
+            ("https://index.docker.io/v1/", "ghcr.io/o/a", false),
+            ("docker.io/library", "user/app", false),
+        ] {
+            let keyring = keyring(&json!({ key: { "username": "u", "password": "p" } }));
+            assert_eq!(!users(&keyring, image).is_empty(), expected, "{key} {image}");
+        }
+    }
+
+    #[test]
+    fn every_match_is_given_the_most_specific_first() {
+        let entry = |name: &str| json!({ "username": name, "password": "p" });
+        let mut keyring = keyring(&json!({
+            "reg.example": entry("host"), "reg.example/team": entry("team"), "other": entry("other"),
+        }));
+        let again = json!({ "reg.example": entry("second") }).to_string();
+        keyring.add_secret("kubernetes.io/dockercfg", [(".dockercfg", again.as_bytes())]).unwrap();
+        assert_eq!(users(&keyring, "reg.example/team/a"), ["team", "host", "second"]);
+    }
+
+    #[test]
+    fn auth_wins_padded_or_not_and_a_password_may_hold_colons() {
+        for auth in ["YTpiOmM=", "YTpiOmM"] {
+            let keyring = keyring(&json!({ "r.io": { "auth": auth, "username": "x" } }));
+            let image = Reference::parse("r.io/a").unwrap();
+            let found = keyring.credentials(&image);
+            assert_eq!((found[0].username.as_str(), found[0].password.as_str()), ("a", "b:c"));
+        }
+    }
+
+    #[test]
+    fn an_unreadable_secret_is_an_error_without_the_secret_in_it() {
+        let mut keyring = Keyring::default();
+        for content in
+            ["{", r#"{"auths":{"r":{"auth":"c2VjcmV0"}}}"#, r#"{"auths":{"r":{"auth":"%"}}}"#]
+        {
+            let data = [(".dockerconfigjson", content.as_bytes())];
+            let error = keyring.add_secret("kubernetes.io/dockerconfigjson", data).unwrap_err();
+            assert!(!format!("{error:?}").contains("secret\""), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_of_other_types_are_passed_over() {
+        let mut keyring = Keyring::default();
+        keyring.add_secret("Opaque", [(".dockerconfigjson", &b"{"[..])]).unwrap();
+        keyring.add_secret("kubernetes.io/dockercfg", []).unwrap();
+        assert!(users(&keyring, "busybox").is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_of_the_host_itself_opens_all_its_repositories(
+            host in "[a-z]{1,8}(\\.[a-z]{1,8}){1,3}(:[0-9]{2,4})?",
+            path in "[a-z]{1,8}(/[a-z]{1,8}){0,2}",
+            scheme in "(|https://|http://)",
+            suffix in "(|/|/v1/|/v2/)",
+        ) {
+            let key = normalised(&format!("{scheme}{host}{suffix}"));
+            let name = format!("{host}/{path}");
+            prop_assert!(opens(&key, &name));
+            let other = format!("x{name}");
+            prop_assert!(!opens(&key, &other));
+        }
+
+        #[test]
+        fn any_key_is_matched_or_not(key in ".{0,40}", image in "[a-z.]{1,10}/[a-z]{1,10}") {
+            opens(&normalised(&key), &image);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Reads manifests and blobs of one repository, with one account.
+//!
+//! `oci-client` finds the token; the two GETs are made here, because there a body, an error's
+//! body included, is read to whatever end the registry likes, and `Retry-After` is not seen:
+//! any author of a pod may name a registry, and must not be able to fill the agent's memory.
+
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use oci_client::client::ClientProtocol;
+use reqwest::header::{ACCEPT, CONTENT_RANGE, HeaderValue, RANGE};
+use reqwest::{Response, StatusCode};
+use tokio::time::timeout;
+
+use crate::auth::{Account, authorized};
+use crate::digest::Digest;
+use crate::error::Problem;
+use crate::keyring::Credential;
+use crate::reference::Reference;
+use crate::{Config, Patience, manifest, transport};
+
+/// One repository, as one account sees it.
+pub(crate) struct Repository<'c> {
+    http: &'c reqwest::Client,
+    patience: &'c Patience,
+    account: Account,
+    /// `scheme://host/v2/repository`.
+    url: String,
+    /// What the last challenge was answered with.
+    authorization: Mutex<Option<HeaderValue>>,
+}
+
+/// The body of a blob, from `offset` on.
+pub(crate) struct Body {
+    pub(crate) offset: u64,
+    pub(crate) response: Response,
+}
+
+impl<'c> Repository<'c> {
+    pub(crate) fn new(
+        http: &'c reqwest::Client,
+        config: &'c Config,
+        reference: &Reference,
+        credential: Option<&Credential>,
+    ) -> Self {
+        let is_plain = config.plain_http.iter().any(|registry| registry == reference.registry());
+        let (scheme, protocol) = match is_plain {
+            true => ("http", ClientProtocol::Http),
+            false => ("https", ClientProtocol::Https),
+        };
+        Self {
+            http,
+            patience: &config.patience,
+            account: Account::new(reference, credential, protocol),
+            url: format!("{scheme}://{}/v2/{}", reference.host(), reference.repository()),
+            authorization: Mutex::default(),
+        }
+    }
+
+    /// Reads a manifest by tag or digest, up to `limit` bytes of it.
+    pub(crate) async fn manifest(&self, target: &str, limit: u64) -> Result<Vec<u8>, Problem> {
+        let url = format!("{}/manifests/{target}", self.url);
+        let mut response =
+            self.get(&url, (ACCEPT, HeaderValue::from_static(manifest::ACCEPT))).await?;
+        let what = "the manifest";
+        let mut body = Vec::new();
+        while let Some(chunk) = self.chunk(&mut response, what).await? {
+            body.extend_from_slice(&chunk);
+            if body.len() as u64 > limit {
+                return Err(Problem::TooLarge { what, size: body.len() as u64, limit });
+            }
+        }
+        Ok(body)
+    }
+
+    /// Asks for a blob from `offset` on; a registry may send all of it all the same.
+    pub(crate) async fn blob(&self, digest: &Digest, offset: u64) -> Result<Body, Problem> {
+        let url = format!("{}/blobs/{digest}", self.url);
+        if offset > 0 {
+            let range = HeaderValue::try_from(format!("bytes={offset}-"));
+            let range = range.expect("digits are a header value");
+            match self.get(&url, (RANGE, range)).await {
+                Ok(response) if is_rest(&response, offset) => return Ok(Body { offset, response }),
+                Ok(response) if response.status() == StatusCode::OK => {
+                    return Ok(Body { offset: 0, response });
+                }
+                // Neither the rest nor all: the rest is not to be had from this registry.
+                Ok(_) | Err(Problem::Unexpected { .. }) => {}
+                Err(problem) => return Err(problem),
+            }
+        }
+        let response = self.get(&url, (ACCEPT, HeaderValue::from_static("*/*"))).await?;
+        Ok(Body { offset: 0, response })
+    }
+
+    /// The next piece of a body.
+    pub(crate) async fn chunk(
+        &self,
+        response: &mut Response,
+        what: &'static str,
+    ) -> Result<Option<Bytes>, Problem> {
+        let within = self.patience.idle;
+        let chunk = timeout(within, response.chunk()).await;
+        chunk
+            .map_err(|_| Problem::Stalled { what, within })?
+            .map_err(|error| transport::problem(&error))
+    }
+
+    /// Makes a request; a challenge is answered once, with a fresh token.
+    async fn get(&self, url: &str, header: Header) -> Result<Response, Problem> {
+        let response = self.send(url, &header).await?;
+        let response = match response.status() {
+            StatusCode::UNAUTHORIZED => self.challenged(response, url, &header).await?,
+            _ => response,
+        };
+        match response.status() {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(response),
+            _ => Err(transport::refusal(response, self.account.who(), self.patience).await),
+        }
+    }
+
+    async fn challenged(
+        &self,
+        response: Response,
+        url: &str,
+        header: &Header,
+    ) -> Result<Response, Problem> {
+        match self.account.answer(response.headers(), self.patience).await? {
+            None => Ok(response),
+            answer => {
+                self.set_authorization(answer);
+                self.send(url, header).await
+            }
+        }
+    }
+
+    async fn send(&self, url: &str, (name, value): &Header) -> Result<Response, Problem> {
+        let request = self.http.get(url).header(name, value);
+        let request = authorized(request, self.authorization().as_ref());
+        let within = self.patience.answer;
+        timeout(within, request.send())
+            .await
+            .map_err(|_| Problem::Stalled { what: "an answer", within })?
+            .map_err(|error| transport::problem(&error))
+    }
+
+    fn authorization(&self) -> Option<HeaderValue> {
+        self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_authorization(&self, value: Option<HeaderValue>) {
+        *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = value;
+    }
+}
+
+type Header = (reqwest::header::HeaderName, HeaderValue);
+
+/// Whether an answer is the rest from `offset` on, as asked for.
+fn is_rest(response: &Response, offset: u64) -> bool {
+    let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+    response.status() == StatusCode::PARTIAL_CONTENT
+        && range.is_some_and(|range| range.starts_with(&format!("bytes {offset}-")))
+}
