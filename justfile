@@ -27,7 +27,7 @@ default:
 
 # Starts a control plane, a registry and a node, runs a first pod and leaves all of it running.
 demo: build guests setup
-    '{{e2e}}' demo up --guests '{{guests}}'
+    '{{e2e}}' demo up
 
 # Ends the demo and removes its folder.
 demo-down: e2e-program
@@ -41,7 +41,7 @@ test-unit: (cargo "test") test-e2e-unit
 
 # Runs the tests against a real control plane. Arguments go to the test program: a test's name, --nocapture.
 test-e2e *arguments: build guests setup
-    '{{e2e}}' run --guests '{{guests}}' -- cargo test --locked -p nodule-e2e --test cluster -- {{arguments}}
+    '{{e2e}}' run -- cargo test --locked -p nodule-e2e --test cluster -- {{arguments}}
 
 [private]
 test-e2e-unit:
@@ -55,7 +55,7 @@ build:
 
 # Builds the test guests.
 guests:
-    e2e/guests/build '{{guests}}'
+    GUESTS_TARGET_DIR='{{guests}}-build' e2e/guests/build '{{guests}}'
 
 # Builds the control plane and the registry into the cache: a quarter of an hour the first time, nothing afterwards.
 setup: e2e-program

@@ -8,14 +8,18 @@
 pub mod access;
 pub mod binaries;
 pub mod control;
+pub mod demo;
 pub mod go;
 pub mod kubeconfig;
+pub mod kubectl;
 pub mod layout;
+pub mod node;
 mod parts;
 pub mod paths;
 pub mod pki;
 pub mod ports;
 pub mod process;
+pub mod push;
 pub mod supervisor;
 pub mod terminal;
 pub mod wait;

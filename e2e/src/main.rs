@@ -1,10 +1,14 @@
 //! `nodule-e2e`: sets up and runs what the tests and the demo need. `just` is how it is called.
 
+use std::path::PathBuf;
+use std::process::ExitCode;
+
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use nodule_e2e::layout::{Layout, State, Wanted};
+use nodule_e2e::push::{Image, Packaging, Registry};
 use nodule_e2e::terminal::{answer, say};
-use nodule_e2e::{binaries, control, paths, supervisor};
+use nodule_e2e::{binaries, control, demo, paths, supervisor};
 
 /// Sets up and runs what nodule's tests and demo need.
 #[derive(Parser)]
@@ -22,9 +26,35 @@ enum Command {
         #[command(subcommand)]
         action: Action,
     },
+    /// Starts and ends a cluster with one node to play with.
+    Demo {
+        #[command(subcommand)]
+        action: DemoAction,
+    },
+    /// Pushes a `.wasm` file to a registry that speaks plain HTTP.
+    Push(Push),
     /// Runs a control plane as long as it is wanted (called by the others).
     #[command(hide = true)]
     Supervise(supervisor::Orders),
+}
+
+#[derive(Subcommand)]
+enum DemoAction {
+    /// Starts it, or what of it does not run.
+    Up,
+    /// Ends it and removes what it kept.
+    Down,
+}
+
+#[derive(clap::Args)]
+struct Push {
+    /// The program: a module or a component.
+    file: PathBuf,
+    /// Where it goes: HOST:PORT/NAME:TAG.
+    reference: String,
+    /// How it is packed.
+    #[arg(long, value_enum, default_value = "cncf")]
+    packaging: Packaging,
 }
 
 #[derive(Subcommand)]
@@ -50,13 +80,38 @@ enum Action {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
+    match run(Cli::parse().command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<()> {
     // Both HTTP clients take what is installed here; the registry's has no default.
     let _already = rustls::crypto::ring::default_provider().install_default();
-    match Cli::parse().command {
+    match command {
         Command::Setup => binaries::Binaries::build().map(drop),
         Command::ControlPlane { action } => control_plane(&action),
+        Command::Demo { action: DemoAction::Up } => demo::up().await,
+        Command::Demo { action: DemoAction::Down } => demo::down(),
+        Command::Push(push) => push.run().await,
         Command::Supervise(orders) => supervisor::run(orders).await,
+    }
+}
+
+impl Push {
+    async fn run(self) -> Result<()> {
+        let program =
+            std::fs::read(&self.file).with_context(|| format!("read {}", self.file.display()))?;
+        let (host, name) =
+            self.reference.split_once('/').context("a reference is HOST:PORT/NAME:TAG")?;
+        let registry = Registry { host: host.to_owned(), login: None, storage: None };
+        answer(registry.push(name, &Image::of_program(self.packaging, program)).await?);
+        Ok(())
     }
 }
 

@@ -50,6 +50,18 @@ pub fn program(name: &str) -> Result<PathBuf> {
     bail!("{name} is not built: `e2e/just build` does")
 }
 
-fn set(name: &str) -> Option<PathBuf> {
+/// A test guest: in `$NODULE_GUESTS`, else in `guests` of Cargo's target folder, in which this program lies.
+pub fn guest(name: &str) -> Result<PathBuf> {
+    let own = env::current_exe().context("the path of this program")?;
+    let targets = own.ancestors().skip(2).take(2).map(|folder| folder.join("guests"));
+    let found = set("NODULE_GUESTS")
+        .into_iter()
+        .chain(targets)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file());
+    found.with_context(|| format!("the guest {name} is not built: `e2e/just guests` does"))
+}
+
+pub(crate) fn set(name: &str) -> Option<PathBuf> {
     env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }

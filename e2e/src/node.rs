@@ -1,0 +1,109 @@
+//! The folder of one node: credentials, configuration and the agent's command line.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::pki::{Authority, Subject, write_private};
+use crate::{kubeconfig, ports};
+
+/// The address of test nodes and of the demo's: nothing is offered to other machines.
+const ADDRESS: &str = "127.0.0.1";
+
+/// What a node is made for.
+pub struct Plan<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The API server's URL.
+    pub server: &'a str,
+    /// Signs its certificates.
+    pub authority: &'a Authority,
+    /// Registries that speak plain HTTP.
+    pub plain_http: &'a [String],
+    /// More lines for its configuration (NoduleConfiguration).
+    pub configuration: &'a str,
+    /// The most pods that it takes.
+    pub max_pods: u32,
+}
+
+/// One node's folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    folder: PathBuf,
+    name: String,
+    port: u16,
+}
+
+impl Node {
+    /// Makes the folder: certificates for both directions, kubeconfig, configuration.
+    pub fn prepare(folder: &Path, plan: &Plan<'_>) -> Result<Self> {
+        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+        let node =
+            Self { folder: folder.to_owned(), name: plan.name.to_owned(), port: ports::free()? };
+        let user = format!("system:node:{}", plan.name);
+        let subject = Subject { name: &user, group: Some("system:nodes"), hosts: &[] };
+        let client = plan.authority.issue(&subject)?;
+        kubeconfig::write(
+            &node.file("kubeconfig"),
+            plan.server,
+            plan.authority.certificate(),
+            &client,
+        )?;
+        let hosts = [ADDRESS.to_owned(), plan.name.to_owned()];
+        plan.authority.issue(&Subject { hosts: &hosts, ..subject })?.write(folder, "serving")?;
+        write_private(&node.file("ca.crt"), plan.authority.certificate())?;
+        write_private(&node.file("config.yaml"), &configuration(plan))?;
+        Ok(node)
+    }
+
+    /// The node's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The node's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A file in the node's folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// What the agent is started with. Everything that it writes stays in the folder.
+    pub fn arguments(&self) -> Vec<String> {
+        let path = |name| self.file(name).display().to_string();
+        vec![
+            format!("--kubeconfig={}", path("kubeconfig")),
+            format!("--config={}", path("config.yaml")),
+            format!("--root-dir={}", path("root")),
+            format!("--run-dir={}", path("run")),
+            format!("--pod-logs-dir={}", path("pod-logs")),
+            format!("--tls-cert-file={}", path("serving.crt")),
+            format!("--tls-private-key-file={}", path("serving.key")),
+            format!("--client-ca-file={}", path("ca.crt")),
+            format!("--hostname-override={}", self.name),
+            format!("--node-ip={ADDRESS}"),
+            format!("--port={}", self.port),
+            "--healthz-port=0".to_owned(),
+        ]
+    }
+}
+
+fn configuration(plan: &Plan<'_>) -> String {
+    let registries: String = plan.plain_http.iter().map(|host| format!("- {host}\n")).collect();
+    format!(
+        "apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+address: {ADDRESS}
+maxPods: {}
+---
+apiVersion: nodule.dev/v1alpha1
+kind: NoduleConfiguration
+plainHTTPRegistries:
+{registries}{}",
+        plan.max_pods, plan.configuration
+    )
+}
