@@ -40,19 +40,25 @@ impl Verdict {
     }
 }
 
-const OURS: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OURS: [&str; 5] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
 /// Every condition of the pod, other owners' last.
 pub(crate) fn all(facts: &Facts<'_>) -> Vec<PodCondition> {
     let verdicts = [
-        if facts.stopped { Verdict { holds: false, reason: None, message: None } } else { Verdict::yes() },
+        if facts.stopped {
+            Verdict { holds: false, reason: None, message: None }
+        } else {
+            Verdict::yes()
+        },
         initialized(facts),
         ready(facts),
         containers_ready(facts),
         Verdict::yes(),
     ];
     let ours = OURS.iter().zip(verdicts).map(|(kind, verdict)| condition(facts, kind, verdict));
-    let others = facts.previous.iter().filter(|known| !OURS.contains(&known.type_.as_str())).cloned();
+    let others =
+        facts.previous.iter().filter(|known| !OURS.contains(&known.type_.as_str())).cloned();
     ours.chain(others).collect()
 }
 
@@ -90,7 +96,10 @@ fn initialized(facts: &Facts<'_>) -> Verdict {
     if any_ran || names.is_empty() {
         return Verdict::yes();
     }
-    Verdict::no("ContainersNotInitialized", format!("containers with incomplete status: [{}]", names.join(" ")))
+    Verdict::no(
+        "ContainersNotInitialized",
+        format!("containers with incomplete status: [{}]", names.join(" ")),
+    )
 }
 
 fn containers_ready(facts: &Facts<'_>) -> Verdict {
@@ -101,13 +110,19 @@ fn containers_ready(facts: &Facts<'_>) -> Verdict {
     }
     let spec = facts.pod.spec.as_ref();
     let init = spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
-    let sidecars = init.zip(facts.init).filter(|(container, _)| is_sidecar(container)).map(|(_, status)| status);
+    let sidecars = init
+        .zip(facts.init)
+        .filter(|(container, _)| is_sidecar(container))
+        .map(|(_, status)| status);
     let unready = facts.containers.iter().chain(sidecars).filter(|status| !status.ready);
     let names: Vec<&str> = unready.map(|status| status.name.as_str()).collect();
     if names.is_empty() {
         return Verdict::yes();
     }
-    Verdict::no("ContainersNotReady", format!("containers with unready status: [{}]", names.join(" ")))
+    Verdict::no(
+        "ContainersNotReady",
+        format!("containers with unready status: [{}]", names.join(" ")),
+    )
 }
 
 fn ready(facts: &Facts<'_>) -> Verdict {
@@ -115,11 +130,22 @@ fn ready(facts: &Facts<'_>) -> Verdict {
     if !containers.holds {
         return containers;
     }
-    let holds = |kind: &str| facts.previous.iter().any(|known| known.type_ == kind && known.status == "True");
+    let holds = |kind: &str| {
+        facts.previous.iter().any(|known| known.type_ == kind && known.status == "True")
+    };
     let gates = facts.pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
     let closed: Vec<String> = gates
         .filter(|gate| !holds(&gate.condition_type))
-        .map(|gate| format!("corresponding condition of pod readiness gate \"{}\" is not \"True\".", gate.condition_type))
+        .map(|gate| {
+            format!(
+                "corresponding condition of pod readiness gate \"{}\" is not \"True\".",
+                gate.condition_type
+            )
+        })
         .collect();
-    if closed.is_empty() { Verdict::yes() } else { Verdict::no("ReadinessGatesNotReady", closed.join(", ")) }
+    if closed.is_empty() {
+        Verdict::yes()
+    } else {
+        Verdict::no("ReadinessGatesNotReady", closed.join(", "))
+    }
 }

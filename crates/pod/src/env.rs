@@ -9,7 +9,9 @@ use k8s_openapi::api::core::v1::{Container, EnvVar, Pod};
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
     /// A source of values that this node does not read.
-    #[error("env \"{name}\": {source_kind} is not supported by this node yet: give the value in the pod's spec")]
+    #[error(
+        "env \"{name}\": {source_kind} is not supported by this node yet: give the value in the pod's spec"
+    )]
     Unsupported { name: String, source_kind: &'static str },
     /// A field path that no pod has, or that is not known yet.
     #[error("env \"{name}\": unsupported fieldPath \"{path}\"")]
@@ -20,8 +22,8 @@ pub(crate) enum Error {
 pub(crate) struct Sources<'a> {
     /// For `fieldRef`.
     pub(crate) pod: &'a Pod,
-    /// The image's `NAME=value` entries, which the pod's override.
-    pub(crate) image: &'a [String],
+    /// The image's, which the pod's overrides.
+    pub(crate) image: &'a [(String, String)],
     /// The node's name.
     pub(crate) node: &'a str,
     /// The pod's and the node's addresses, primary first.
@@ -29,15 +31,17 @@ pub(crate) struct Sources<'a> {
 }
 
 /// The container's environment, in order, each name once.
-pub(crate) fn environment(container: &Container, sources: &Sources<'_>) -> Result<Vec<(String, String)>, Error> {
+pub(crate) fn environment(
+    container: &Container,
+    sources: &Sources<'_>,
+) -> Result<Vec<(String, String)>, Error> {
     if container.env_from.as_ref().is_some_and(|from| !from.is_empty()) {
         return Err(Error::Unsupported { name: "envFrom".to_owned(), source_kind: "envFrom" });
     }
     let mut env = Vec::new();
     set(&mut env, "HOSTNAME", hostname(sources.pod));
-    for entry in sources.image {
-        let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-        set(&mut env, name, value.to_owned());
+    for (name, value) in sources.image {
+        set(&mut env, name, value.clone());
     }
     for variable in container.env.iter().flatten() {
         let value = value(variable, &env, sources)?;
@@ -58,14 +62,21 @@ fn set(env: &mut Vec<(String, String)>, name: &str, value: String) {
     }
 }
 
-fn value(variable: &EnvVar, env: &[(String, String)], sources: &Sources<'_>) -> Result<String, Error> {
+fn value(
+    variable: &EnvVar,
+    env: &[(String, String)],
+    sources: &Sources<'_>,
+) -> Result<String, Error> {
     let Some(from) = &variable.value_from else {
         return Ok(expand(variable.value.as_deref().unwrap_or_default(), env));
     };
-    let unsupported = |source_kind| Err(Error::Unsupported { name: variable.name.clone(), source_kind });
+    let unsupported =
+        |source_kind| Err(Error::Unsupported { name: variable.name.clone(), source_kind });
     if let Some(field) = &from.field_ref {
-        return field_value(&field.field_path, sources)
-            .ok_or_else(|| Error::FieldPath { name: variable.name.clone(), path: field.field_path.clone() });
+        return field_value(&field.field_path, sources).ok_or_else(|| Error::FieldPath {
+            name: variable.name.clone(),
+            path: field.field_path.clone(),
+        });
     }
     match () {
         () if from.config_map_key_ref.is_some() => unsupported("configMapKeyRef"),
@@ -79,10 +90,14 @@ fn field_value(path: &str, sources: &Sources<'_>) -> Option<String> {
     let meta = &sources.pod.metadata;
     let spec = sources.pod.spec.as_ref();
     if let Some(key) = subscript(path, "metadata.labels") {
-        return Some(meta.labels.as_ref().and_then(|all| all.get(key)).cloned().unwrap_or_default());
+        return Some(
+            meta.labels.as_ref().and_then(|all| all.get(key)).cloned().unwrap_or_default(),
+        );
     }
     if let Some(key) = subscript(path, "metadata.annotations") {
-        return Some(meta.annotations.as_ref().and_then(|all| all.get(key)).cloned().unwrap_or_default());
+        return Some(
+            meta.annotations.as_ref().and_then(|all| all.get(key)).cloned().unwrap_or_default(),
+        );
     }
     match path {
         "metadata.name" => meta.name.clone(),
@@ -118,7 +133,9 @@ fn expand(text: &str, env: &[(String, String)]) -> String {
         if let Some(escaped) = after.strip_prefix('$') {
             out.push('$');
             rest = escaped;
-        } else if let Some((name, tail)) = after.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
+        } else if let Some((name, tail)) =
+            after.strip_prefix('(').and_then(|inner| inner.split_once(')'))
+        {
             match env.iter().find(|(known, _)| known == name) {
                 Some((_, value)) => out.push_str(value),
                 None => out.extend(["$(", name, ")"]),
@@ -133,7 +150,9 @@ fn expand(text: &str, env: &[(String, String)]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::{EnvVarSource, ObjectFieldSelector, PodSpec, SecretKeySelector};
+    use k8s_openapi::api::core::v1::{
+        EnvVarSource, ObjectFieldSelector, PodSpec, SecretKeySelector,
+    };
 
     use super::*;
 
@@ -153,7 +172,7 @@ mod tests {
         pod
     }
 
-    fn made(env: Vec<EnvVar>, image: &[String]) -> Result<Vec<(String, String)>, Error> {
+    fn made(env: Vec<EnvVar>, image: &[(String, String)]) -> Result<Vec<(String, String)>, Error> {
         let container = Container { env: Some(env), ..Container::default() };
         let pod = pod();
         let addresses = ["10.0.0.7".to_owned(), "fd00::7".to_owned()];
@@ -184,9 +203,24 @@ mod tests {
 
     #[test]
     fn a_variable_sees_those_before_it_and_the_pod_overrides_the_image() {
-        let image = ["PATH=/bin".to_owned(), "MODE=image".to_owned()];
-        let env = made(vec![plain("A", "$(B)"), plain("B", "1"), plain("C", "$(B)$(MODE)"), plain("MODE", "pod")], &image);
-        let wanted = [("HOSTNAME", "web-0"), ("PATH", "/bin"), ("MODE", "pod"), ("A", "$(B)"), ("B", "1"), ("C", "1image")];
+        let image = pairs(&[("PATH", "/bin"), ("MODE", "image")]);
+        let env = made(
+            vec![
+                plain("A", "$(B)"),
+                plain("B", "1"),
+                plain("C", "$(B)$(MODE)"),
+                plain("MODE", "pod"),
+            ],
+            &image,
+        );
+        let wanted = [
+            ("HOSTNAME", "web-0"),
+            ("PATH", "/bin"),
+            ("MODE", "pod"),
+            ("A", "$(B)"),
+            ("B", "1"),
+            ("C", "1image"),
+        ];
         assert_eq!(env.unwrap(), pairs(&wanted));
     }
 
@@ -196,7 +230,10 @@ mod tests {
             name: "F".to_owned(),
             value: None,
             value_from: Some(EnvVarSource {
-                field_ref: Some(ObjectFieldSelector { api_version: None, field_path: path.to_owned() }),
+                field_ref: Some(ObjectFieldSelector {
+                    api_version: None,
+                    field_path: path.to_owned(),
+                }),
                 ..EnvVarSource::default()
             }),
         };
@@ -213,15 +250,28 @@ mod tests {
             let env = made(vec![field(path)], &[]);
             match wanted {
                 Some(value) => assert_eq!(env.unwrap().last().unwrap().1, value, "{path}"),
-                None => assert_eq!(env.unwrap_err(), Error::FieldPath { name: "F".to_owned(), path: path.to_owned() }),
+                None => assert_eq!(
+                    env.unwrap_err(),
+                    Error::FieldPath { name: "F".to_owned(), path: path.to_owned() }
+                ),
             }
         }
     }
 
     #[test]
     fn a_source_that_is_not_read_is_named() {
-        let secret = EnvVarSource { secret_key_ref: Some(SecretKeySelector::default()), ..EnvVarSource::default() };
-        let error = made(vec![EnvVar { name: "KEY".to_owned(), value: None, value_from: Some(secret) }], &[]).unwrap_err();
-        assert!(error.to_string().starts_with("env \"KEY\": secretKeyRef is not supported"), "{error}");
+        let secret = EnvVarSource {
+            secret_key_ref: Some(SecretKeySelector::default()),
+            ..EnvVarSource::default()
+        };
+        let error = made(
+            vec![EnvVar { name: "KEY".to_owned(), value: None, value_from: Some(secret) }],
+            &[],
+        )
+        .unwrap_err();
+        assert!(
+            error.to_string().starts_with("env \"KEY\": secretKeyRef is not supported"),
+            "{error}"
+        );
     }
 }

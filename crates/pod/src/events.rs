@@ -55,7 +55,7 @@ struct Said {
 /// Where pods say their Events.
 #[derive(Debug, Clone)]
 pub(crate) struct Events {
-    queue: mpsc::Sender<Said>,
+    queue: mpsc::Sender<(Said, Timestamp)>,
 }
 
 impl Events {
@@ -66,7 +66,14 @@ impl Events {
     }
 
     /// Says something of a pod, or of the container at `field` of its spec. Never waits.
-    pub(crate) fn say(&self, pod: &Pod, field: Option<String>, kind: Kind, reason: &'static str, message: &str) {
+    pub(crate) fn say(
+        &self,
+        pod: &Pod,
+        field: Option<String>,
+        kind: Kind,
+        reason: &'static str,
+        message: &str,
+    ) {
         let said = Said {
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
             pod: pod.metadata.name.clone().unwrap_or_default(),
@@ -74,9 +81,12 @@ impl Events {
             field,
             kind,
             reason,
-            message: message.get(..message.floor_char_boundary(MESSAGE_LIMIT)).unwrap_or(message).to_owned(),
+            message: message
+                .get(..message.floor_char_boundary(MESSAGE_LIMIT))
+                .unwrap_or(message)
+                .to_owned(),
         };
-        if self.queue.try_send(said).is_err() {
+        if self.queue.try_send((said, Timestamp::now())).is_err() {
             debug!(reason, "event dropped");
         }
     }
@@ -86,7 +96,7 @@ impl Events {
 pub(crate) struct Poster {
     client: kube::Client,
     node: String,
-    said: mpsc::Receiver<Said>,
+    said: mpsc::Receiver<(Said, Timestamp)>,
     known: Known,
 }
 
@@ -100,22 +110,25 @@ struct Known {
 impl Poster {
     /// Runs until every sayer is gone.
     pub(crate) async fn run(mut self) {
-        while let Some(said) = self.said.recv().await {
+        while let Some((said, at)) = self.said.recv().await {
             for _ in 0..TRIES {
-                match self.post(&said).await {
+                match self.post(&said, at).await {
                     // The API server may be away: what it refuses is not worth another try.
                     Err(error) if !matches!(error, kube::Error::Api(_)) => sleep(WAIT).await,
-                    Err(error) => break debug!(%error, "event refused"),
+                    Err(error) => {
+                        debug!(error = &error as &dyn std::error::Error, "event refused");
+                        break;
+                    }
                     Ok(()) => break,
                 }
             }
         }
     }
 
-    async fn post(&mut self, said: &Said) -> Result<(), kube::Error> {
+    async fn post(&mut self, said: &Said, at: Timestamp) -> Result<(), kube::Error> {
         let api: Api<Event> = Api::namespaced(self.client.clone(), &said.namespace);
         if let Some((name, count)) = self.known.events.get_mut(said) {
-            let again = serde_json::json!({"count": *count + 1, "lastTimestamp": Time(Timestamp::now())});
+            let again = serde_json::json!({"count": *count + 1, "lastTimestamp": Time(at)});
             match api.patch(name, &PatchParams::default(), &Patch::Merge(again)).await {
                 Ok(_) => {
                     *count += 1;
@@ -126,7 +139,7 @@ impl Poster {
                 Err(error) => return Err(error),
             }
         }
-        let event = event(said, &self.node);
+        let event = event(said, at, &self.node);
         let name = event.metadata.name.clone().unwrap_or_default();
         api.create(&PostParams::default(), &event).await?;
         self.known.remember(said.clone(), name);
@@ -147,10 +160,11 @@ impl Known {
     }
 }
 
-fn event(said: &Said, node: &str) -> Event {
-    let now = Timestamp::now();
-    // As the kubelet names them: the object and a moment, so that names sort by time.
-    let name = format!("{}.{:x}", said.pod, now.as_nanosecond());
+fn event(said: &Said, at: Timestamp, node: &str) -> Event {
+    // As the kubelet names them: the object and a moment, so that names sort by time. The object's is cut so that the
+    // whole stays a DNS name.
+    let pod = said.pod.get(..said.pod.floor_char_boundary(200)).unwrap_or_default();
+    let name = format!("{pod}.{:x}", at.as_nanosecond());
     Event {
         metadata: ObjectMeta {
             name: Some(name),
@@ -170,9 +184,12 @@ fn event(said: &Said, node: &str) -> Event {
         reason: Some(said.reason.to_owned()),
         message: Some(said.message.clone()),
         count: Some(1),
-        first_timestamp: Some(Time(now)),
-        last_timestamp: Some(Time(now)),
-        source: Some(EventSource { component: Some("kubelet".to_owned()), host: Some(node.to_owned()) }),
+        first_timestamp: Some(Time(at)),
+        last_timestamp: Some(Time(at)),
+        source: Some(EventSource {
+            component: Some("kubelet".to_owned()),
+            host: Some(node.to_owned()),
+        }),
         reporting_component: Some("kubelet".to_owned()),
         reporting_instance: Some(node.to_owned()),
         ..Event::default()

@@ -7,10 +7,12 @@
 //!
 //! It knows nothing of the Node object, of HTTP, or of what is inside an image or a sandbox.
 //!
-//! Read `pods.rs` (the watch), `worker.rs` (a pod's life), `sync.rs` (what it takes to run), `sandbox.rs` (a process), in
-//! this order. What decides is pure and apart: `order.rs`, `restart.rs`, `env.rs`, `status.rs`, `condition.rs`.
+//! Read `pods.rs` (the watch), `worker.rs` (a pod's life), `sync.rs` (what it takes to run), `attend.rs`
+//! (its containers' processes), `sandbox.rs` (one process), `ending.rs`, in this order. What decides is pure and apart: `order.rs`, `restart.rs`, `env.rs`, `status.rs`, `condition.rs`.
 
+mod attend;
 mod condition;
+mod ending;
 mod env;
 mod events;
 mod host;

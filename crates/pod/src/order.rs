@@ -17,7 +17,9 @@ pub(crate) enum Role {
 impl Role {
     /// The role of a container in its pod.
     pub(crate) fn of(pod: &Pod, container: &str) -> Self {
-        let init = |spec: &PodSpec| spec.init_containers.iter().flatten().any(|init| init.name == container);
+        let init = |spec: &PodSpec| {
+            spec.init_containers.iter().flatten().any(|init| init.name == container)
+        };
         if pod.spec.as_ref().is_some_and(init) { Self::Init } else { Self::Regular }
     }
 
@@ -44,7 +46,8 @@ pub(crate) fn turn(record: &Record) -> Vec<(Role, Container)> {
         }
         turn.push((Role::Init, container.clone()));
         let running = run.is_some_and(|run| run.started.is_some() && run.end.is_none());
-        if !(sidecar && running) && !others_ran(record) {
+        let passes = (sidecar && running) || others_ran(record);
+        if !passes {
             return turn;
         }
     }
@@ -54,7 +57,12 @@ pub(crate) fn turn(record: &Record) -> Vec<(Role, Container)> {
 
 /// Whether a regular container ever ran: then the pod is initialised for good, and a sidecar that ends holds nobody back.
 fn others_ran(record: &Record) -> bool {
-    record.pod.spec.iter().flat_map(|spec| &spec.containers).any(|container| record.run(&container.name).is_some())
+    record
+        .pod
+        .spec
+        .iter()
+        .flat_map(|spec| &spec.containers)
+        .any(|container| record.run(&container.name).is_some())
 }
 
 #[cfg(test)]
@@ -72,7 +80,8 @@ mod tests {
 
     fn run(started: bool, exit: Option<i32>) -> History {
         let now = Timestamp::UNIX_EPOCH;
-        let end = exit.map(|exit_code| ContainerStateTerminated { exit_code, ..Default::default() });
+        let end =
+            exit.map(|exit_code| ContainerStateTerminated { exit_code, ..Default::default() });
         let run = Run {
             attempt: 0,
             id: String::new(),
@@ -88,11 +97,16 @@ mod tests {
     #[test]
     fn init_containers_take_turns_and_hold_the_others_back() {
         let spec = PodSpec {
-            init_containers: Some(vec![container("one", false), container("side", true), container("two", false)]),
+            init_containers: Some(vec![
+                container("one", false),
+                container("side", true),
+                container("two", false),
+            ]),
             containers: vec![container("a", false), container("b", false)],
             ..PodSpec::default()
         };
-        let mut record = Record::new(Pod { spec: Some(spec), ..Pod::default() }.into(), Timestamp::UNIX_EPOCH);
+        let mut record =
+            Record::new(Pod { spec: Some(spec), ..Pod::default() }.into(), Timestamp::UNIX_EPOCH);
         let names = |record: &Record| -> Vec<String> {
             turn(record).into_iter().map(|(_, container)| container.name).collect()
         };

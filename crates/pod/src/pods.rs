@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use backon::ExponentialBuilder;
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -95,13 +96,23 @@ impl Pods {
     }
 
     /// Where a container's log lies.
-    pub fn log(&self, namespace: &str, pod: &str, container: &str, instance: Instance) -> Result<Log, LogError> {
+    pub fn log(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        instance: Instance,
+    ) -> Result<Log, LogError> {
         let named = |view: &View| {
             let meta = &view.pod.metadata;
             meta.namespace.as_deref() == Some(namespace) && meta.name.as_deref() == Some(pod)
         };
-        let mut views: Vec<View> =
-            self.read().values().filter(|view| named(&view.borrow())).map(|view| view.borrow().clone()).collect();
+        let mut views: Vec<View> = self
+            .read()
+            .values()
+            .filter(|view| named(&view.borrow()))
+            .map(|view| view.borrow().clone())
+            .collect();
         // A pod that is being removed may be followed by one of the same name: that one is meant.
         views.sort_by_key(|view| view.pod.metadata.creation_timestamp.clone());
         let view = views.pop().ok_or_else(|| LogError::NoPod { pod: pod.to_owned() })?;
@@ -130,7 +141,10 @@ pub struct Runner {
 impl Runner {
     /// Takes up the pods that are recorded, then those that the API server names once the node is registered. Ends only
     /// when it cannot go on. Dropped, it leaves every container running.
-    pub async fn run(mut self, mut registered: watch::Receiver<Option<Arc<Node>>>) -> Result<Infallible, Error> {
+    pub async fn run(
+        mut self,
+        mut registered: watch::Receiver<Option<Arc<Node>>>,
+    ) -> Result<Infallible, Error> {
         self.recall().map_err(|source| Error(Cause::Records { source }))?;
         registered.wait_for(Option::is_some).await.map_err(|_| Error(Cause::Unregistered))?;
         let mut streaming = true;
@@ -156,17 +170,24 @@ impl Runner {
     /// The node's pods: by a streaming list (KEP-3157) where that is served, else by list and watch.
     fn watch(&self, streaming: bool) -> Watch {
         let api: Api<Pod> = Api::all(self.host.client.clone());
-        let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.host.config.node));
+        let config =
+            watcher::Config::default().fields(&format!("spec.nodeName={}", self.host.config.node));
         let config = if streaming { config.streaming_lists() } else { config };
-        let backoff = ExponentialBackoff::new(FIRST_WAIT, LONGEST_WAIT, 2.0, true);
-        watcher::watcher(api, config).backoff(backoff).boxed()
+        let waits = ExponentialBuilder::default()
+            .with_min_delay(FIRST_WAIT)
+            .with_max_delay(LONGEST_WAIT)
+            .with_jitter()
+            .without_max_times();
+        watcher::watcher(api, config).backoff(ExponentialBackoff::from(waits)).boxed()
     }
 
     fn recall(&mut self) -> Result<(), record::Error> {
         for (folder, record) in Folder::all(&self.host.config.root)? {
             match record {
                 Ok(record) => self.begin(folder, record),
-                Err(error) => error!(error = &error as &dyn std::error::Error, "pod record not read"),
+                Err(error) => {
+                    error!(error = &error as &dyn std::error::Error, "pod record not read");
+                }
             }
         }
         Ok(())
@@ -214,7 +235,8 @@ impl Runner {
         let meta = record.pod.metadata.clone();
         let uid = meta.uid.unwrap_or_default();
         let span = info_span!("pod", namespace = meta.namespace, name = meta.name, uid);
-        let (sender, desired) = watch::channel(Desired { pod: Arc::clone(&record.pod), removed: false });
+        let (sender, desired) =
+            watch::channel(Desired { pod: Arc::clone(&record.pod), removed: false });
         let (worker, view) = Worker::new(Arc::clone(&self.host), folder, record, desired);
         self.desired.insert(uid.clone(), sender);
         self.write().insert(uid.clone(), view);
@@ -239,18 +261,19 @@ impl Runner {
         if std::mem::replace(&mut self.away, true) {
             debug!(error = error as &dyn std::error::Error, "still no watch of the node's pods");
         } else {
-            warn!(error = error as &dyn std::error::Error, "the watch of the node's pods broke off: tried again");
+            warn!(
+                error = error as &dyn std::error::Error,
+                "the watch of the node's pods broke off: tried again"
+            );
         }
     }
 }
 
 /// Whether the API server does not know streaming lists.
 fn is_not_served(error: &watcher::Error) -> bool {
-    let code = match error {
-        watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::InitialListFailed(kube::Error::Api(status)) => status.code,
-        watcher::Error::WatchError(status) => status.code,
-        _ => return false,
-    };
-    matches!(code, 400 | 422)
+    let refused = |code| matches!(code, 400 | 422);
+    if let watcher::Error::WatchError(status) = error {
+        return refused(status.code);
+    }
+    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if refused(status.code))
 }

@@ -68,11 +68,12 @@ impl Publisher {
 
     /// An API server that is away is the watch's to tell, once; what it refuses is this pod's.
     fn complain(&self, error: &kube::Error) {
-        match error {
-            kube::Error::Api(status) if status.code < 500 && status.code != 429 => {
-                warn!(error = error as &dyn std::error::Error, "pod status refused");
-            }
-            _ => debug!(error = error as &dyn std::error::Error, "pod status not sent"),
+        let refused =
+            matches!(error, kube::Error::Api(status) if status.code < 500 && status.code != 429);
+        if refused {
+            warn!(error = error as &dyn std::error::Error, "pod status refused");
+        } else {
+            debug!(error = error as &dyn std::error::Error, "pod status not sent");
         }
     }
 
@@ -102,8 +103,11 @@ impl Publisher {
 
     async fn delete(&self) -> Result<(), kube::Error> {
         let uid = Preconditions { uid: Some(self.uid.clone()), resource_version: None };
-        let params =
-            DeleteParams { grace_period_seconds: Some(0), preconditions: Some(uid), ..DeleteParams::default() };
+        let params = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(uid),
+            ..DeleteParams::default()
+        };
         match self.api.delete(&self.name, &params).await {
             Ok(_) => {
                 self.known.send_modify(|known| known.gone = true);
@@ -115,13 +119,15 @@ impl Publisher {
 
     /// 404: no pod of that name. 409 (delete) and 422 (patch, "field is immutable"): another one has it.
     fn gone_or(&self, error: kube::Error) -> Result<(), kube::Error> {
-        match &error {
-            kube::Error::Api(status) if status.code == 404 || names_uid(status.code, &status.message) => {
-                self.known.send_modify(|known| known.gone = true);
-                Ok(())
-            }
-            _ => Err(error),
+        let gone = matches!(
+            &error,
+            kube::Error::Api(status) if status.code == 404 || names_uid(status.code, &status.message)
+        );
+        if !gone {
+            return Err(error);
         }
+        self.known.send_modify(|known| known.gone = true);
+        Ok(())
     }
 }
 
@@ -155,8 +161,14 @@ mod tests {
 
     #[test]
     fn only_a_conflict_over_the_uid_means_another_pod() {
-        assert!(names_uid(422, "Pod \"a\" is invalid: metadata.uid: Invalid value: field is immutable"));
-        assert!(names_uid(409, "Precondition failed: UID in precondition: u-1, UID in object meta: u-2"));
+        assert!(names_uid(
+            422,
+            "Pod \"a\" is invalid: metadata.uid: Invalid value: field is immutable"
+        ));
+        assert!(names_uid(
+            409,
+            "Precondition failed: UID in precondition: u-1, UID in object meta: u-2"
+        ));
         assert!(!names_uid(409, "the object has been modified"));
         assert!(!names_uid(500, "uid"));
     }

@@ -1,7 +1,6 @@
 //! A pod's images, on their way to this node: one task each, so that a slow registry delays only its own container.
 
 use std::collections::BTreeMap;
-use std::error::Error as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,7 +80,11 @@ impl Pulls {
             }
             Some(Pull::Failed { waiting, since, wait, told }) if now < later(*since, *wait) => {
                 let news = !std::mem::replace(told, true);
-                Need::Failed { waiting: back_off(image, waiting), until: later(*since, *wait), news }
+                Need::Failed {
+                    waiting: back_off(image, waiting),
+                    until: later(*since, *wait),
+                    news,
+                }
             }
             Some(Pull::Failed { .. }) | None => Need::Fetch,
         }
@@ -110,7 +113,10 @@ fn back_off(image: &str, failure: &Waiting) -> Waiting {
     match failure.reason {
         "ErrImagePull" | "RegistryUnavailable" => Waiting {
             reason: "ImagePullBackOff",
-            message: format!("Back-off pulling image \"{image}\": {}: {}", failure.reason, failure.message),
+            message: format!(
+                "Back-off pulling image \"{image}\": {}: {}",
+                failure.reason, failure.message
+            ),
         },
         _ => failure.clone(),
     }
@@ -120,7 +126,8 @@ fn back_off(image: &str, failure: &Waiting) -> Waiting {
 pub(crate) async fn fetch(host: Arc<Host>, pod: Arc<Pod>, asked: Asked) -> Outcome {
     let teller = Teller { events: &host.events, pod: &pod, asked: &asked };
     let reference = Reference::parse(&asked.image).map_err(|error| {
-        let message = format!("Failed to apply default image tag \"{}\": {}", asked.image, chain(&error));
+        let message =
+            format!("Failed to apply default image tag \"{}\": {}", asked.image, chain(&error));
         teller.fail("InspectFailed", Waiting { reason: "InvalidImageName", message })
     })?;
     let image = match (asked.policy.as_str(), host.images.find(&reference)) {
@@ -130,8 +137,13 @@ pub(crate) async fn fetch(host: Arc<Host>, pod: Arc<Pod>, asked: Asked) -> Outco
             image
         }
         ("Never", None) => {
-            let message = format!("Container image \"{}\" is not present with pull policy of Never", asked.image);
-            return Err(teller.fail("ErrImageNeverPull", Waiting { reason: "ErrImageNeverPull", message }));
+            let message = format!(
+                "Container image \"{}\" is not present with pull policy of Never",
+                asked.image
+            );
+            return Err(
+                teller.fail("ErrImageNeverPull", Waiting { reason: "ErrImageNeverPull", message })
+            );
         }
         _ => pull(&host, &reference, &teller).await?,
     };
@@ -167,7 +179,8 @@ async fn pull(host: &Host, reference: &Reference, teller: &Teller<'_>) -> Result
 /// The pod's credentials. A secret that is not there is told and skipped; one that does not parse fails the pull.
 async fn keyring(host: &Host, teller: &Teller<'_>) -> Result<Keyring, Waiting> {
     let pod = teller.pod;
-    let api: Api<Secret> = Api::namespaced(host.client.clone(), pod.metadata.namespace.as_deref().unwrap_or_default());
+    let api: Api<Secret> =
+        Api::namespaced(host.client.clone(), pod.metadata.namespace.as_deref().unwrap_or_default());
     let mut keyring = Keyring::default();
     let secrets = pod.spec.iter().flat_map(|spec| spec.image_pull_secrets.iter().flatten());
     for name in secrets.map(|secret| secret.name.as_str()).filter(|name| !name.is_empty()) {
@@ -181,11 +194,14 @@ async fn keyring(host: &Host, teller: &Teller<'_>) -> Result<Keyring, Waiting> {
                 continue;
             }
         };
-        let data = secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
-        keyring.add_secret(secret.type_.as_deref().unwrap_or_default(), &data).map_err(|error| {
-            let message = format!("image pull secret \"{name}\": {}", chain(&error));
-            teller.fail("Failed", Waiting { reason: "ErrImagePull", message })
-        })?;
+        let data = secret.data.unwrap_or_default();
+        let entries = data.iter().map(|(key, value)| (key.as_str(), value.0.as_slice()));
+        keyring.add_secret(secret.type_.as_deref().unwrap_or_default(), entries).map_err(
+            |error| {
+                let message = format!("image pull secret \"{name}\": {}", chain(&error));
+                teller.fail("Failed", Waiting { reason: "ErrImagePull", message })
+            },
+        )?;
     }
     Ok(keyring)
 }
@@ -193,8 +209,12 @@ async fn keyring(host: &Host, teller: &Teller<'_>) -> Result<Keyring, Waiting> {
 async fn compile(images: &Images, image: &Image, teller: &Teller<'_>) -> Result<PathBuf, Waiting> {
     images.compile(image).await.map_err(|error| {
         let message = match &error {
-            CompileError::BadProgram { .. } => format!("image \"{}\" cannot run here: {}", teller.asked.image, chain(&error)),
-            _ => format!("image \"{}\" could not be compiled: {}", teller.asked.image, chain(&error)),
+            CompileError::BadProgram { .. } => {
+                format!("image \"{}\" cannot run here: {}", teller.asked.image, chain(&error))
+            }
+            _ => {
+                format!("image \"{}\" could not be compiled: {}", teller.asked.image, chain(&error))
+            }
         };
         teller.fail("Failed", Waiting { reason: "CreateContainerError", message })
     })
@@ -213,8 +233,11 @@ impl Teller<'_> {
     }
 
     fn fail(&self, reason: &'static str, waiting: Waiting) -> Waiting {
-        let message =
-            if reason == "Failed" { format!("Error: {}", waiting.message) } else { waiting.message.clone() };
+        let message = if reason == "Failed" {
+            format!("Error: {}", waiting.message)
+        } else {
+            waiting.message.clone()
+        };
         self.say(Kind::Warning, reason, &message);
         waiting
     }
@@ -222,11 +245,16 @@ impl Teller<'_> {
 
 /// An error and its causes on one line, as a user reads it.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| {
-        let cause = cause.to_string();
-        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
-    })
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        next = cause.source();
+    }
+    text
 }
 
 /// A duration as Go prints one, to the millisecond.
@@ -256,9 +284,13 @@ mod tests {
             let wait = pulls.begin("a");
             assert!(matches!(pulls.need("a", now), Need::Wait));
             pulls.done("a", Err(failure("ErrImagePull")), wait, now);
-            let Need::Failed { waiting, until, news } = pulls.need("a", now) else { panic!("failed") };
+            let Need::Failed { waiting, until, news } = pulls.need("a", now) else {
+                panic!("failed")
+            };
             assert_eq!((waiting.reason, until, news), ("ErrImagePull", later(now, SHOWN), false));
-            let Need::Failed { waiting, until: due, news } = pulls.need("a", until) else { panic!("failed") };
+            let Need::Failed { waiting, until: due, news } = pulls.need("a", until) else {
+                panic!("failed")
+            };
             assert_eq!(due, later(now, Duration::from_secs(seconds)));
             assert_eq!(waiting.reason, "ImagePullBackOff");
             assert_eq!(waiting.message, "Back-off pulling image \"a\": ErrImagePull: no route");

@@ -5,12 +5,17 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 /// A quantity of bytes, rounded up; none if it does not parse or is negative.
 pub(crate) fn bytes(quantity: &Quantity) -> Option<u64> {
     let text = quantity.0.trim();
-    let split = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+'))).unwrap_or(text.len());
+    let split =
+        text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+'))).unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
     let number: f64 = number.parse().ok()?;
     let value = (number * scale(suffix)?).ceil();
     // Saturates; no container is given 2^64 bytes.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be finite and not negative")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked to be finite and not negative"
+    )]
     (value.is_finite() && value >= 0.0).then_some(value as u64)
 }
 

@@ -166,6 +166,9 @@ pub(crate) enum Error {
     Remove { path: PathBuf, source: io::Error },
 }
 
+/// A pod's folder, and what its record says.
+pub(crate) type Kept = (Folder, Result<Record, Error>);
+
 /// A pod's folder below the agent's root: `pods/<uid>`.
 #[derive(Debug, Clone)]
 pub(crate) struct Folder {
@@ -178,10 +181,11 @@ impl Folder {
     }
 
     /// Every pod that has a folder, with its record or why it cannot be read.
-    pub(crate) fn all(root: &Path) -> Result<Vec<(Self, Result<Record, Error>)>, Error> {
+    pub(crate) fn all(root: &Path) -> Result<Vec<Kept>, Error> {
         let path = root.join("pods");
         let read = |source| Error::Read { path: path.clone(), source };
-        std::fs::create_dir_all(&path).map_err(|source| Error::Write { path: path.clone(), source })?;
+        std::fs::create_dir_all(&path)
+            .map_err(|source| Error::Write { path: path.clone(), source })?;
         let mut found = Vec::new();
         for entry in std::fs::read_dir(&path).map_err(read)? {
             let folder = Self { path: entry.map_err(read)?.path() };
@@ -203,9 +207,10 @@ impl Folder {
 
     pub(crate) fn load(&self) -> Result<Record, Error> {
         let path = self.path.join(FILE);
-        let text = std::fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
-        let record: Record =
-            serde_json::from_slice(&text).map_err(|source| Error::Parse { path: path.clone(), source })?;
+        let text =
+            std::fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+        let record: Record = serde_json::from_slice(&text)
+            .map_err(|source| Error::Parse { path: path.clone(), source })?;
         if record.version != VERSION {
             return Err(Error::Version { path, found: record.version });
         }
@@ -262,8 +267,11 @@ mod tests {
     }
 
     fn pod(phase: &str, containers: Vec<ContainerStatus>) -> Arc<Pod> {
-        let status =
-            PodStatus { phase: Some(phase.to_owned()), container_statuses: Some(containers), ..PodStatus::default() };
+        let status = PodStatus {
+            phase: Some(phase.to_owned()),
+            container_statuses: Some(containers),
+            ..PodStatus::default()
+        };
         Arc::new(Pod { status: Some(status), ..Pod::default() })
     }
 
@@ -277,7 +285,8 @@ mod tests {
         assert_eq!(all[0].1.as_ref().unwrap().phase, Phase::Syncing);
 
         let path = root.path().join("pods/u1").join(FILE);
-        let text = std::fs::read_to_string(&path).unwrap().replace("\"version\":1", "\"version\":9");
+        let text =
+            std::fs::read_to_string(&path).unwrap().replace("\"version\":1", "\"version\":9");
         std::fs::write(&path, text).unwrap();
         assert!(matches!(folder.load(), Err(Error::Version { found: 9, .. })));
     }

@@ -34,7 +34,12 @@ pub(crate) enum Next {
 }
 
 /// When a container that ended at `finished` runs again.
-pub(crate) fn next(backoff: Option<Backoff>, finished: Timestamp, now: Timestamp, longest: Duration) -> Next {
+pub(crate) fn next(
+    backoff: Option<Backoff>,
+    finished: Timestamp,
+    now: Timestamp,
+    longest: Duration,
+) -> Next {
     let first = Backoff { seconds: FIRST.min(longest).as_secs(), since: finished };
     let Some(earlier) = backoff.filter(|earlier| !forgotten(*earlier, finished, longest)) else {
         return Next::Now(first);
@@ -59,7 +64,8 @@ pub(crate) fn later(moment: Timestamp, wait: Duration) -> Timestamp {
 /// Whether a container that ended with `exit_code` runs again by the pod's policy or its own (KEP-753 sidecars,
 /// KEP-5307 container restart policy).
 pub(crate) fn may_restart(spec: &PodSpec, container: &Container, exit_code: i32) -> bool {
-    let policy = container.restart_policy.as_deref().or(spec.restart_policy.as_deref()).unwrap_or("Always");
+    let policy =
+        container.restart_policy.as_deref().or(spec.restart_policy.as_deref()).unwrap_or("Always");
     match policy {
         "Never" => false,
         "OnFailure" => exit_code != 0,
@@ -113,7 +119,10 @@ mod tests {
     fn a_container_that_ran_for_twice_the_cap_starts_afresh() {
         let known = Some(backoff(160, 1000));
         assert_eq!(next(known, at(1601), at(1601), LONGEST), Next::Now(backoff(10, 1601)));
-        assert_eq!(next(known, at(1600), at(1600), LONGEST), Next::At(at(1760), Duration::from_secs(160)));
+        assert_eq!(
+            next(known, at(1600), at(1600), LONGEST),
+            Next::At(at(1760), Duration::from_secs(160))
+        );
     }
 
     #[test]
@@ -126,9 +135,13 @@ mod tests {
 
     #[test]
     fn policies_decide_by_exit_code() {
-        let spec = |policy: &str| PodSpec { restart_policy: Some(policy.to_owned()), ..PodSpec::default() };
+        let spec = |policy: &str| PodSpec {
+            restart_policy: Some(policy.to_owned()),
+            ..PodSpec::default()
+        };
         let plain = Container::default();
-        let sidecar = Container { restart_policy: Some("Always".to_owned()), ..Container::default() };
+        let sidecar =
+            Container { restart_policy: Some("Always".to_owned()), ..Container::default() };
         for (policy, code, run, init) in [
             ("Always", 0, true, false),
             ("Always", 1, true, true),

@@ -15,10 +15,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use nodule_sandbox_proto::frame::{self, Decoder, FrameError};
-use nodule_sandbox_proto::{Cause, Container, Exit, Report, Request, Started, State, StateError, VERSION, start_ticks};
+use nodule_sandbox_proto::{
+    Cause, Container, Exit, Report, Request, Started, State, StateError, VERSION, start_ticks,
+};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
-use tokio::io::AsyncWriteExt;
 use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -82,7 +84,11 @@ pub(crate) enum Error {
 }
 
 /// Starts the process. Blocks for as long as an exec takes, so it belongs on a blocking thread.
-pub(crate) fn start(program: &Path, place: &Place, container: &Container) -> Result<Sandbox, Error> {
+pub(crate) fn start(
+    program: &Path,
+    place: &Place,
+    container: &Container,
+) -> Result<Sandbox, Error> {
     let create = |path: &Path, source| Error::Create { path: path.to_owned(), source };
     std::fs::create_dir_all(&place.state).map_err(|source| create(&place.state, source))?;
     let state = State::new(&place.state);
@@ -124,9 +130,18 @@ fn open(process: Process, place: &Place) -> Result<Sandbox, Error> {
     let error = |source| Error::Pidfd { pid: process.pid, source };
     let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| error(io::Error::from(io::ErrorKind::InvalidInput)))?;
-    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(|errno| error(errno.into()))?;
-    let pidfd = Arc::new(AsyncFd::new(pidfd).map_err(error)?);
-    Ok(Sandbox { process, pidfd, socket: place.socket.clone(), state: State::new(&place.state) })
+    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)
+        .map_err(|errno| error(errno.into()))?;
+    #[expect(unsafe_code, reason = "the reactor needs to be told that the descriptor stays open")]
+    // SAFETY: the `AsyncFd` owns the descriptor, which nobody else has, and deregisters it before it is closed.
+    let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+    let pidfd = pidfd.map_err(|refused| error(refused.into_parts().1))?;
+    Ok(Sandbox {
+        process,
+        pidfd: Arc::new(pidfd),
+        socket: place.socket.clone(),
+        state: State::new(&place.state),
+    })
 }
 
 /// Looks for the sandbox of a run that an earlier agent began, whose process it may not have had time to note.
@@ -225,16 +240,21 @@ impl Sandbox {
         let status = fate.as_ref().and_then(rustix::process::WaitIdStatus::exit_status);
         match (signal, status) {
             (Some(signal), _) => {
-                let mut exit = Exit::new(Cause::Killed, &format!("killed by signal {signal}"), started, now);
+                let mut exit =
+                    Exit::new(Cause::Killed, &format!("killed by signal {signal}"), started, now);
                 exit.code = u8::try_from(128 + signal).unwrap_or(u8::MAX);
                 exit
             }
             (None, Some(code)) => {
-                let said = std::fs::read_to_string(self.state.folder().join(DIAGNOSTICS)).unwrap_or_default();
-                let message = format!("the sandbox ended with {code} without a word: {}", said.trim());
+                let said = std::fs::read_to_string(self.state.folder().join(DIAGNOSTICS))
+                    .unwrap_or_default();
+                let message =
+                    format!("the sandbox ended with {code} without a word: {}", said.trim());
                 Exit::new(Cause::StartFailed, &message, started, now)
             }
-            (None, None) => Exit::new(Cause::Killed, "killed while no agent was there to see it", started, now),
+            (None, None) => {
+                Exit::new(Cause::Killed, "killed while no agent was there to see it", started, now)
+            }
         }
     }
 
@@ -259,8 +279,9 @@ struct Conversation<'a> {
 
 impl<'a> Conversation<'a> {
     async fn open(path: &'a Path) -> Result<Self, Error> {
-        let stream =
-            UnixStream::connect(path).await.map_err(|source| Error::Connect { path: path.to_owned(), source })?;
+        let stream = UnixStream::connect(path)
+            .await
+            .map_err(|source| Error::Connect { path: path.to_owned(), source })?;
         let mut conversation = Self { path, stream, decoder: Decoder::new() };
         conversation.say(&Request::Hello { version: VERSION }).await?;
         conversation.hear().await?;
@@ -269,12 +290,15 @@ impl<'a> Conversation<'a> {
 
     async fn say(&mut self, request: &Request) -> Result<(), Error> {
         let frame = frame::encode(request).map_err(|source| self.error(source))?;
-        let sent = timeout(ANSWER, self.stream.write_all(&frame)).await.map_err(|_| self.silent())?;
+        let sent =
+            timeout(ANSWER, self.stream.write_all(&frame)).await.map_err(|_| self.silent())?;
         sent.map_err(|source| self.error(FrameError::Read { source }))
     }
 
     async fn hear(&mut self) -> Result<Report, Error> {
-        let heard = timeout(ANSWER, self.decoder.read_async(&mut self.stream)).await.map_err(|_| self.silent())?;
+        let heard = timeout(ANSWER, self.decoder.read_async(&mut self.stream))
+            .await
+            .map_err(|_| self.silent())?;
         heard.map_err(|source| self.error(source))?.ok_or_else(|| self.silent())
     }
 

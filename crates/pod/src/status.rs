@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodIP,
-    PodSpec, PodStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateWaiting, ContainerStatus,
+    HostIP, Pod, PodIP, PodSpec, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -39,7 +39,8 @@ pub(crate) fn status(seen: &Seen<'_>, previous: &PodStatus) -> PodStatus {
     let spec = pod.spec.clone().unwrap_or_default();
     let init = container_statuses(seen, spec.init_containers.iter().flatten(), &spec);
     let mut containers = container_statuses(seen, spec.containers.iter(), &spec);
-    let phase = settle(phase(&spec, &init, &containers, seen.record.phase), previous, seen.record.phase);
+    let phase =
+        settle(phase(&spec, &init, &containers, seen.record.phase), previous, seen.record.phase);
     let conditions = condition::all(&condition::Facts {
         pod,
         phase,
@@ -104,7 +105,9 @@ pub(crate) fn has_finished(record: &Record) -> bool {
 fn failed_init(record: &Record, spec: &PodSpec) -> bool {
     spec.init_containers.iter().flatten().any(|container| {
         let end = record.run(&container.name).and_then(|run| run.end.as_ref());
-        end.is_some_and(|end| end.exit_code != 0 && !may_restart_init(spec, container, end.exit_code))
+        end.is_some_and(|end| {
+            end.exit_code != 0 && !may_restart_init(spec, container, end.exit_code)
+        })
     })
 }
 
@@ -128,7 +131,8 @@ fn container_status(seen: &Seen<'_>, container: &Container, has_init: bool) -> C
         ready: running || (done && is_init(seen, container) && !is_sidecar(container)),
         started: Some(running),
         restart_count: run.map_or(0, |run| i32::try_from(run.attempt).unwrap_or(i32::MAX)),
-        image: run.map_or_else(|| container.image.clone().unwrap_or_default(), |run| run.image.clone()),
+        image: run
+            .map_or_else(|| container.image.clone().unwrap_or_default(), |run| run.image.clone()),
         image_id: run.map_or_else(String::new, |run| run.image_id.clone()),
         container_id: run.filter(|run| !run.id.is_empty()).map(|run| container_id(&run.id)),
         state: Some(state),
@@ -139,7 +143,9 @@ fn container_status(seen: &Seen<'_>, container: &Container, has_init: bool) -> C
 
 fn is_init(seen: &Seen<'_>, container: &Container) -> bool {
     let spec = seen.record.pod.spec.as_ref();
-    spec.is_some_and(|spec| spec.init_containers.iter().flatten().any(|init| init.name == container.name))
+    spec.is_some_and(|spec| {
+        spec.init_containers.iter().flatten().any(|init| init.name == container.name)
+    })
 }
 
 /// The state and the last state: an end moves to the last state as soon as the container waits to run again.
@@ -154,8 +160,12 @@ fn states(
         let default = if has_init { "PodInitializing" } else { "ContainerCreating" };
         let known = seen.waiting.get(&container.name);
         let reason = known.map_or(default, |waiting| waiting.reason).to_owned();
-        let message = known.map(|waiting| waiting.message.clone()).filter(|message| !message.is_empty());
-        ContainerState { waiting: Some(ContainerStateWaiting { reason: Some(reason), message }), ..Default::default() }
+        let message =
+            known.map(|waiting| waiting.message.clone()).filter(|message| !message.is_empty());
+        ContainerState {
+            waiting: Some(ContainerStateWaiting { reason: Some(reason), message }),
+            ..Default::default()
+        }
     };
     let ended = |terminated| ContainerState { terminated, ..ContainerState::default() };
     match history.and_then(|history| history.run.as_ref()) {
@@ -202,7 +212,12 @@ impl Count {
 }
 
 /// The phase by the containers alone (Kubernetes docs, "Pod Lifecycle: Pod phase").
-fn phase(spec: &PodSpec, init: &[ContainerStatus], containers: &[ContainerStatus], phase: Phase) -> &'static str {
+fn phase(
+    spec: &PodSpec,
+    init: &[ContainerStatus],
+    containers: &[ContainerStatus],
+    phase: Phase,
+) -> &'static str {
     let count = Count::of(containers);
     let stopped = phase >= Phase::Terminated;
     if stopped {
@@ -242,7 +257,11 @@ fn init_failed(spec: &PodSpec, init: &[ContainerStatus]) -> bool {
 fn init_pending(spec: &PodSpec, init: &[ContainerStatus], count: &Count) -> bool {
     let others_ran = count.running + count.stopped > 0;
     spec.init_containers.iter().flatten().zip(init).any(|(container, status)| {
-        if is_sidecar(container) { !others_ran && status.started != Some(true) } else { !status.ready }
+        if is_sidecar(container) {
+            !others_ran && status.started != Some(true)
+        } else {
+            !status.ready
+        }
     })
 }
 
@@ -254,4 +273,262 @@ pub(crate) fn seconds(time: Timestamp) -> Time {
 /// A container's ID as the API shows it: `<runtime>://<id>`.
 pub(crate) fn container_id(id: &str) -> String {
     format!("nodule://{id}")
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{ContainerStateTerminated, PodCondition, PodReadinessGate};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+    use super::*;
+
+    /// How a container stands in a test: the names are the table's.
+    #[derive(Clone, Copy)]
+    enum Is {
+        New,
+        Created,
+        Running,
+        Exited(i32),
+        /// Exited, and waits to run again.
+        Looping(i32),
+    }
+
+    const NOW: i64 = 1_700_000_000;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn container(name: &str) -> Container {
+        Container { name: name.to_owned(), image: Some("app:1".to_owned()), ..Container::default() }
+    }
+
+    struct Table {
+        record: Record,
+        waiting: BTreeMap<String, Waiting>,
+    }
+
+    impl Table {
+        fn new(policy: &str, init: &[Is], regular: &[Is]) -> Self {
+            let list = |kind: &str, count: usize| {
+                (0..count).map(|n| container(&format!("{kind}{n}"))).collect()
+            };
+            let spec = PodSpec {
+                restart_policy: Some(policy.to_owned()),
+                init_containers: (!init.is_empty()).then(|| list("init", init.len())),
+                containers: list("c", regular.len()),
+                ..PodSpec::default()
+            };
+            let metadata = ObjectMeta { generation: Some(3), ..ObjectMeta::default() };
+            let pod = Pod { metadata, spec: Some(spec), status: None };
+            let mut table =
+                Self { record: Record::new(pod.into(), at(NOW - 60)), waiting: BTreeMap::new() };
+            for (kind, list) in [("init", init), ("c", regular)] {
+                list.iter().enumerate().for_each(|(n, is)| table.set(&format!("{kind}{n}"), *is));
+            }
+            table
+        }
+
+        fn set(&mut self, name: &str, is: Is) {
+            let end = |exit_code| ContainerStateTerminated {
+                exit_code,
+                reason: Some(if exit_code == 0 { "Completed" } else { "Error" }.to_owned()),
+                started_at: Some(Time(at(NOW - 9))),
+                finished_at: Some(Time(at(NOW - 1))),
+                ..ContainerStateTerminated::default()
+            };
+            let run = |started: Option<i64>, end| Run {
+                attempt: 0,
+                id: "ab".repeat(32),
+                image: "app:1".to_owned(),
+                image_id: "docker.io/library/app@sha256:1".to_owned(),
+                process: None,
+                started: started.map(at),
+                end,
+            };
+            let run = match is {
+                Is::New => return,
+                Is::Created => run(None, None),
+                Is::Running => run(Some(NOW - 9), None),
+                Is::Exited(code) => run(Some(NOW - 9), Some(end(code))),
+                Is::Looping(code) => {
+                    let waiting =
+                        Waiting { reason: "CrashLoopBackOff", message: "back-off 10s".to_owned() };
+                    self.waiting.insert(name.to_owned(), waiting);
+                    run(Some(NOW - 9), Some(end(code)))
+                }
+            };
+            self.record
+                .containers
+                .insert(name.to_owned(), History { run: Some(run), ..History::default() });
+        }
+
+        fn status(&self, previous: &PodStatus) -> PodStatus {
+            let addresses = ["10.0.0.7".to_owned()];
+            let seen = Seen {
+                record: &self.record,
+                waiting: &self.waiting,
+                addresses: &addresses,
+                now: at(NOW),
+            };
+            status(&seen, previous)
+        }
+    }
+
+    fn condition<'a>(status: &'a PodStatus, kind: &str) -> &'a PodCondition {
+        status
+            .conditions
+            .as_ref()
+            .unwrap()
+            .iter()
+            .find(|condition| condition.type_ == kind)
+            .unwrap()
+    }
+
+    #[test]
+    fn the_phase_follows_from_the_containers() {
+        use Is::{Created, Exited, Looping, New, Running};
+        for (policy, init, regular, wanted) in [
+            ("Always", &[][..], &[New][..], "Pending"),
+            ("Always", &[], &[Created], "Pending"),
+            ("Always", &[], &[Running, New], "Pending"),
+            ("Always", &[], &[Running], "Running"),
+            ("Always", &[], &[Running, Exited(1)], "Running"),
+            ("Always", &[], &[Exited(0)], "Running"),
+            ("Always", &[], &[Looping(1)], "Running"),
+            ("OnFailure", &[], &[Exited(1), Exited(0)], "Running"),
+            ("OnFailure", &[], &[Running, Exited(0)], "Running"),
+            ("Never", &[], &[Running, Exited(1)], "Running"),
+            ("Always", &[Running], &[New], "Pending"),
+            ("Always", &[Exited(1)], &[New], "Pending"),
+            ("Always", &[Exited(0)], &[Running], "Running"),
+        ] {
+            let table = Table::new(policy, init, regular);
+            assert_eq!(
+                table.status(&PodStatus::default()).phase.as_deref(),
+                Some(wanted),
+                "{policy}"
+            );
+            assert!(!has_finished(&table.record), "{policy} {wanted}");
+        }
+    }
+
+    #[test]
+    fn a_terminal_phase_is_told_only_when_nothing_runs_any_more_and_then_for_good() {
+        use Is::{Exited, New, Running};
+        for (policy, init, regular, wanted) in [
+            ("Never", &[][..], &[Exited(0), Exited(0)][..], "Succeeded"),
+            ("OnFailure", &[], &[Exited(0)], "Succeeded"),
+            ("Never", &[], &[Exited(0), Exited(3)], "Failed"),
+            ("Never", &[Exited(1)], &[New], "Failed"),
+        ] {
+            let mut table = Table::new(policy, init, regular);
+            assert!(has_finished(&table.record));
+            let running = PodStatus { phase: Some("Running".to_owned()), ..PodStatus::default() };
+            assert_eq!(table.status(&running).phase.as_deref(), Some("Running"), "held back");
+            table.record.phase = Phase::Terminated;
+            let last = table.status(&running);
+            assert_eq!(last.phase.as_deref(), Some(wanted));
+            assert_eq!(condition(&last, "Ready").status, "False");
+            table.set("c0", Running);
+            assert_eq!(table.status(&last).phase.as_deref(), Some(wanted), "final");
+        }
+    }
+
+    #[test]
+    fn a_pod_that_is_ended_from_outside_is_judged_by_its_exits_whatever_its_policy() {
+        for (code, wanted) in [(0, "Succeeded"), (137, "Failed")] {
+            let mut table = Table::new("Always", &[], &[Is::Exited(code)]);
+            table.record.phase = Phase::Terminated;
+            assert_eq!(table.status(&PodStatus::default()).phase.as_deref(), Some(wanted));
+        }
+    }
+
+    #[test]
+    fn a_container_shows_its_end_until_it_waits_to_run_again() {
+        let ended = Table::new("Always", &[], &[Is::Exited(3)]).status(&PodStatus::default());
+        let status = &ended.container_statuses.as_ref().unwrap()[0];
+        assert_eq!(status.state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 3);
+        assert!(status.last_state.as_ref().unwrap().terminated.is_none());
+
+        let looping = Table::new("Always", &[], &[Is::Looping(3)]).status(&PodStatus::default());
+        let status = &looping.container_statuses.as_ref().unwrap()[0];
+        let waiting = status.state.as_ref().unwrap().waiting.as_ref().unwrap();
+        assert_eq!(waiting.reason.as_deref(), Some("CrashLoopBackOff"));
+        assert_eq!(status.last_state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 3);
+        assert!(!status.ready);
+    }
+
+    #[test]
+    fn what_waits_has_a_reason_and_what_runs_has_an_id() {
+        let status = Table::new("Always", &[Is::New], &[Is::New]).status(&PodStatus::default());
+        let reason = |status: &ContainerStatus| {
+            status.state.clone().unwrap().waiting.unwrap().reason.unwrap_or_default()
+        };
+        assert_eq!(reason(&status.container_statuses.unwrap()[0]), "PodInitializing");
+        let status =
+            Table::new("Always", &[], &[Is::New, Is::Running]).status(&PodStatus::default());
+        let containers = status.container_statuses.unwrap();
+        assert_eq!(reason(&containers[0]), "ContainerCreating");
+        assert_eq!(
+            containers[1].container_id.as_deref(),
+            Some(&*format!("nodule://{}", "ab".repeat(32)))
+        );
+        assert_eq!(containers[1].image_id, "docker.io/library/app@sha256:1");
+        assert!(containers[1].ready);
+    }
+
+    #[test]
+    fn conditions_say_why_and_their_time_moves_only_with_them() {
+        let table = Table::new("Always", &[], &[Is::Running, Is::New]);
+        let first = table.status(&PodStatus::default());
+        let ready = condition(&first, "Ready");
+        assert_eq!(
+            (ready.status.as_str(), ready.reason.as_deref()),
+            ("False", Some("ContainersNotReady"))
+        );
+        assert_eq!(ready.message.as_deref(), Some("containers with unready status: [c1]"));
+        assert_eq!(ready.observed_generation, Some(3));
+        assert_eq!(condition(&first, "Initialized").status, "True");
+        assert_eq!(condition(&first, "PodReadyToStartContainers").status, "True");
+
+        let mut old = first.clone();
+        for condition in old.conditions.as_mut().unwrap() {
+            condition.last_transition_time = Some(Time(at(NOW - 500)));
+        }
+        let next = Table::new("Always", &[], &[Is::Running, Is::Running]).status(&old);
+        assert_eq!(condition(&next, "Ready").last_transition_time, Some(Time(at(NOW))));
+        assert_eq!(
+            condition(&next, "PodScheduled").last_transition_time,
+            Some(Time(at(NOW - 500)))
+        );
+    }
+
+    #[test]
+    fn others_conditions_are_kept_and_readiness_gates_wait_for_them() {
+        let mut table = Table::new("Always", &[], &[Is::Running]);
+        let mut pod = (*table.record.pod).clone();
+        let gate = PodReadinessGate { condition_type: "lb.example/attached".to_owned() };
+        pod.spec.as_mut().unwrap().readiness_gates = Some(vec![gate]);
+        table.record.pod = pod.into();
+        let closed = table.status(&PodStatus::default());
+        assert_eq!(condition(&closed, "Ready").reason.as_deref(), Some("ReadinessGatesNotReady"));
+        let theirs = PodCondition {
+            type_: "lb.example/attached".to_owned(),
+            status: "True".to_owned(),
+            ..PodCondition::default()
+        };
+        let open = table
+            .status(&PodStatus { conditions: Some(vec![theirs.clone()]), ..PodStatus::default() });
+        assert_eq!(condition(&open, "Ready").status, "True");
+        assert_eq!(condition(&open, "lb.example/attached"), &theirs);
+    }
+
+    #[test]
+    fn the_observed_generation_never_falls() {
+        let table = Table::new("Always", &[], &[Is::Running]);
+        let later = PodStatus { observed_generation: Some(5), ..PodStatus::default() };
+        assert_eq!(table.status(&later).observed_generation, Some(5));
+        assert_eq!(table.status(&PodStatus::default()).observed_generation, Some(3));
+    }
 }

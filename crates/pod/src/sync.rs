@@ -38,7 +38,13 @@ impl Worker {
             Ok(volumes) => Some(volumes),
             Err(error) => {
                 let message = format!("MountVolume.SetUp failed: {}", chain(&error));
-                self.host.events.say(&self.record.pod, None, Kind::Warning, "FailedMount", &message);
+                self.host.events.say(
+                    &self.record.pod,
+                    None,
+                    Kind::Warning,
+                    "FailedMount",
+                    &message,
+                );
                 self.again();
                 None
             }
@@ -60,7 +66,7 @@ impl Worker {
         let config = match self.configure(container, &ready, volumes) {
             Ok(config) => config,
             Err(message) => {
-                self.hold(container, Waiting { reason: "CreateContainerConfigError", message });
+                self.hold(container, "CreateContainerConfigError", message);
                 return self.again();
             }
         };
@@ -73,7 +79,9 @@ impl Worker {
     fn may_run(&mut self, role: Role, container: &Container) -> Option<Option<Backoff>> {
         let history = self.record.containers.get(&container.name);
         let known = history.and_then(|history| history.backoff);
-        let Some(end) = history.and_then(|history| history.run.as_ref()).and_then(|run| run.end.as_ref()) else {
+        let Some(end) =
+            history.and_then(|history| history.run.as_ref()).and_then(|run| run.end.as_ref())
+        else {
             return Some(known);
         };
         let spec = self.record.pod.spec.as_ref()?;
@@ -98,7 +106,11 @@ impl Worker {
         let (name, meta) = (&container.name, &self.record.pod.metadata);
         let part = |text: &Option<String>| text.clone().unwrap_or_default();
         let pod = format!("{}_{}({})", part(&meta.name), part(&meta.namespace), part(&meta.uid));
-        let wait = if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) };
+        let wait = if seconds < 60 {
+            format!("{seconds}s")
+        } else {
+            format!("{}m{}s", seconds / 60, seconds % 60)
+        };
         let message = format!("back-off {wait} restarting failed container={name} pod={pod}");
         let waiting = Waiting { reason: "CrashLoopBackOff", message };
         if self.waiting.insert(name.clone(), waiting.clone()) != Some(waiting) {
@@ -129,22 +141,29 @@ impl Worker {
 
     fn fetch(&mut self, role: Role, container: &Container, image: String) {
         let wait = self.pulls.begin(&image);
-        let policy = container.image_pull_policy.clone().unwrap_or_else(|| "IfNotPresent".to_owned());
+        let policy =
+            container.image_pull_policy.clone().unwrap_or_else(|| "IfNotPresent".to_owned());
         let asked = Asked { image: image.clone(), policy, field: role.field(&container.name) };
         let (host, pod) = (Arc::clone(&self.host), Arc::clone(&self.record.pod));
         self.fetches.spawn(async move { (image, pull::fetch(host, pod, asked).await, wait) });
     }
 
     /// The container waits for a person, and that is told once.
-    fn hold(&mut self, container: &Container, waiting: Waiting) {
-        if self.waiting.insert(container.name.clone(), waiting.clone()) != Some(waiting.clone()) {
-            let message = format!("Error: {}", waiting.message);
-            self.say(&container.name, Kind::Warning, "Failed", &message);
+    fn hold(&mut self, container: &Container, reason: &'static str, message: String) {
+        let told = format!("Error: {message}");
+        let waiting = Waiting { reason, message };
+        if self.waiting.insert(container.name.clone(), waiting.clone()) != Some(waiting) {
+            self.say(&container.name, Kind::Warning, "Failed", &told);
         }
     }
 
     /// All that the sandbox is told but its log and its name; or what is wrong with the pod.
-    fn configure(&self, container: &Container, ready: &Ready, volumes: &Volumes) -> Result<proto::Container, String> {
+    fn configure(
+        &self,
+        container: &Container,
+        ready: &Ready,
+        volumes: &Volumes,
+    ) -> Result<proto::Container, String> {
         let config = &self.host.config;
         let sources = env::Sources {
             pod: &self.record.pod,
@@ -225,14 +244,15 @@ impl Worker {
         let host = Arc::clone(&self.host);
         let Ok(_turn) = host.starts.acquire().await else { return };
         let program = self.host.config.sandbox.clone();
-        let started = tokio::task::spawn_blocking(move || sandbox::start(&program, &place, &config)).await;
+        let started =
+            tokio::task::spawn_blocking(move || sandbox::start(&program, &place, &config)).await;
         match started {
             Ok(Ok(sandbox)) => {
                 self.attend(name, sandbox);
                 self.save();
             }
             Ok(Err(error)) => {
-                self.hold(container, Waiting { reason: "RunContainerError", message: chain(&error) });
+                self.hold(container, "RunContainerError", chain(&error));
                 self.again();
             }
             Err(error) => warn!(container = name, %error, "start was broken off"),
@@ -260,9 +280,14 @@ fn mounts(container: &Container, volumes: &Volumes) -> Result<Vec<proto::Mount>,
     wanted
         .map(|mount| {
             if mount.sub_path.is_some() || mount.sub_path_expr.is_some() {
-                return Err(format!("volumeMount \"{}\": subPath is not supported by this node yet", mount.mount_path));
+                return Err(format!(
+                    "volumeMount \"{}\": subPath is not supported by this node yet",
+                    mount.mount_path
+                ));
             }
-            let host = volumes.get(&mount.name).ok_or_else(|| format!("volume \"{}\" is not in the pod", mount.name))?;
+            let host = volumes
+                .get(&mount.name)
+                .ok_or_else(|| format!("volume \"{}\" is not in the pod", mount.name))?;
             let read_only = mount.read_only == Some(true);
             let access = if read_only { proto::Access::ReadOnly } else { proto::Access::ReadWrite };
             Ok(proto::Mount { host: host.clone(), guest: mount.mount_path.clone(), access })
@@ -274,7 +299,9 @@ fn memory_limit(container: &Container) -> Result<Option<u64>, String> {
     let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
     let Some(limit) = limits.and_then(|limits| limits.get("memory")) else { return Ok(None) };
     let bytes = crate::quantity::bytes(limit);
-    bytes.map(Some).ok_or_else(|| format!("resources.limits.memory: \"{}\" is not a quantity", limit.0))
+    bytes
+        .map(Some)
+        .ok_or_else(|| format!("resources.limits.memory: \"{}\" is not a quantity", limit.0))
 }
 
 /// 64 hex digits that no other container has.

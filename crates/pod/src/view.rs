@@ -116,11 +116,19 @@ pub(crate) fn log_path(logs: &Path, pod: &Pod, container: &str, attempt: u32) ->
 }
 
 impl View {
-    pub(crate) fn of(record: &Record, status: &Arc<PodStatus>, logs: &Path, ends: &mut LogEnds) -> Self {
+    pub(crate) fn of(
+        record: &Record,
+        status: &Arc<PodStatus>,
+        logs: &Path,
+        ends: &mut LogEnds,
+    ) -> Self {
         let pod = &record.pod;
         let runs = statuses(status).map(|container| {
             let name = &container.name;
-            (name.clone(), Runs::of(record, container, ends, |attempt| log_path(logs, pod, name, attempt)))
+            (
+                name.clone(),
+                Runs::of(record, container, ends, |attempt| log_path(logs, pod, name, attempt)),
+            )
         });
         let logs = runs.collect();
         Self { pod: Arc::clone(pod), status: Arc::clone(status), logs }
@@ -139,13 +147,16 @@ impl View {
                 container,
                 pod: name,
             }),
-            Instance::Previous => runs.previous.clone().ok_or(LogError::NoPrevious { container, pod: name }),
+            Instance::Previous => {
+                runs.previous.clone().ok_or(LogError::NoPrevious { container, pod: name })
+            }
         }
     }
 
     fn waits_for(&self, container: &str) -> String {
         let status = statuses(&self.status).find(|status| status.name == container);
-        let waiting = status.and_then(|status| status.state.clone()).and_then(|state| state.waiting);
+        let waiting =
+            status.and_then(|status| status.state.clone()).and_then(|state| state.waiting);
         match waiting.and_then(|waiting| waiting.reason).as_deref() {
             Some("ErrImagePull") => "image can't be pulled".to_owned(),
             Some("ImagePullBackOff") => "trying and failing to pull image".to_owned(),
@@ -168,7 +179,9 @@ impl Runs {
         ends: &mut LogEnds,
         path: impl Fn(u32) -> PathBuf,
     ) -> Self {
-        let Some(history) = record.containers.get(&status.name) else { return Self { current: None, previous: None } };
+        let Some(history) = record.containers.get(&status.name) else {
+            return Self { current: None, previous: None };
+        };
         let run = history.run.as_ref().filter(|run| run.started.is_some() || run.end.is_some());
         let over = |attempt| Log { path: path(attempt), ended: watch::channel(true).1 };
         let newest = run.map(|run| Log {

@@ -19,7 +19,9 @@ const TOKEN_VOLUME: &str = "kube-api-access-";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A kind of volume that this node does not have.
-    #[error("volume \"{volume}\": {kind} is not supported by this node; it has emptyDir and hostPath")]
+    #[error(
+        "volume \"{volume}\": {kind} is not supported by this node; it has emptyDir and hostPath"
+    )]
     Unsupported {
         /// The volume's name in the pod.
         volume: String,
@@ -145,7 +147,10 @@ mod tests {
     use super::*;
 
     fn pod(volumes: Vec<Volume>) -> Pod {
-        Pod { spec: Some(PodSpec { volumes: Some(volumes), ..PodSpec::default() }), ..Pod::default() }
+        Pod {
+            spec: Some(PodSpec { volumes: Some(volumes), ..PodSpec::default() }),
+            ..Pod::default()
+        }
     }
 
     fn named(name: &str) -> Volume {
@@ -163,7 +168,8 @@ mod tests {
     #[test]
     fn an_empty_dir_is_made_once_open_to_every_uid_and_keeps_its_content() {
         let root = tempfile::tempdir().unwrap();
-        let pod = pod(vec![Volume { empty_dir: Some(EmptyDirVolumeSource::default()), ..named("data") }]);
+        let pod =
+            pod(vec![Volume { empty_dir: Some(EmptyDirVolumeSource::default()), ..named("data") }]);
         let path = prepare(&pod, root.path()).unwrap()["data"].clone();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o777);
         fs::write(path.join("kept"), "x").unwrap();
@@ -174,7 +180,8 @@ mod tests {
     #[test]
     fn every_host_path_type_is_checked() {
         let root = tempfile::tempdir().unwrap();
-        let (folder, file, none) = (root.path().join("d"), root.path().join("f"), root.path().join("none"));
+        let (folder, file, none) =
+            (root.path().join("d"), root.path().join("f"), root.path().join("none"));
         fs::create_dir(&folder).unwrap();
         fs::write(&file, "").unwrap();
         for (path, kind, fits) in [
@@ -208,7 +215,10 @@ mod tests {
         let secret = Volume { secret: Some(SecretVolumeSource::default()), ..named("keys") };
         let error = prepare(&pod(vec![secret]), root.path()).unwrap_err().to_string();
         assert!(error.starts_with("volume \"keys\": secret is not supported"), "{error}");
-        let token = Volume { projected: Some(ProjectedVolumeSource::default()), ..named("kube-api-access-x1y2z") };
+        let token = Volume {
+            projected: Some(ProjectedVolumeSource::default()),
+            ..named("kube-api-access-x1y2z")
+        };
         assert!(prepare(&pod(vec![token]), root.path()).unwrap().is_empty());
     }
 }

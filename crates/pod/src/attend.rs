@@ -1,0 +1,144 @@
+//! A worker and its containers' processes: found again, watched, and their ends noted before anyone is told.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ContainerStateTerminated;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use nodule_sandbox_proto::{Cause, Exit};
+use tracing::{debug, info, warn};
+
+use crate::ending::stops_at_once;
+use crate::events::Kind;
+use crate::record::Phase;
+use crate::sandbox::{self, Found, Sandbox};
+use crate::status;
+use crate::worker::{Notice, Worker};
+
+impl Worker {
+    /// Finds again what an earlier agent started.
+    pub(crate) async fn adopt(&mut self) {
+        let open = self.record.containers.iter().filter(|(_, history)| {
+            history.run.as_ref().is_some_and(|run| run.end.is_none() && !run.id.is_empty())
+        });
+        let names: Vec<String> = open.map(|(name, _)| name.clone()).collect();
+        for name in names {
+            let Some(place) = self.place(&name) else { continue };
+            let noted = self.record.run(&name).and_then(|run| run.process);
+            match sandbox::find(&place, noted).await {
+                Ok(Found::Alive(sandbox)) => {
+                    info!(container = name, "container adopted");
+                    self.attend(&name, sandbox);
+                }
+                Ok(Found::Ended(exit)) => self.end(&name, &exit),
+                Ok(Found::Vanished) => self.vanish(&name),
+                Ok(Found::Never) => debug!(container = name, "container was not started yet"),
+                Err(error) => {
+                    warn!(
+                        container = name,
+                        error = &error as &dyn std::error::Error,
+                        "container not found again"
+                    );
+                    self.vanish(&name);
+                }
+            }
+        }
+    }
+
+    fn vanish(&mut self, container: &str) {
+        let message = "The container could not be located when the agent looked for it";
+        let exit = Exit::new(Cause::Killed, message, None, Timestamp::now().as_millisecond());
+        self.end(container, &exit);
+        if let Some(end) = self.record.run_mut(container).and_then(|run| run.end.as_mut()) {
+            end.reason = Some("ContainerStatusUnknown".to_owned());
+        }
+        self.save();
+    }
+
+    /// Watches a sandbox from now on.
+    pub(crate) fn attend(&mut self, container: &str, sandbox: Sandbox) {
+        let Some(run) = self.record.run_mut(container) else { return };
+        run.process = Some(sandbox.process());
+        let attempt = run.attempt;
+        let (name, process) = (container.to_owned(), sandbox.clone());
+        self.tasks.spawn(async move {
+            Notice::Started { container: name, attempt, at: process.started().await }
+        });
+        let (name, process) = (container.to_owned(), sandbox.clone());
+        self.tasks.spawn(async move {
+            Notice::Ended { container: name, attempt, exit: process.ended().await }
+        });
+        self.live.insert(container.to_owned(), sandbox);
+    }
+
+    pub(crate) fn started(
+        &mut self,
+        container: &str,
+        attempt: u32,
+        at: Result<Option<i64>, sandbox::Error>,
+    ) {
+        let Some(run) = self.record.run_mut(container).filter(|run| run.attempt == attempt) else {
+            return;
+        };
+        match at {
+            Ok(Some(at)) => {
+                let first = run.started.is_none();
+                run.started = Timestamp::from_millisecond(at).ok();
+                if first {
+                    self.say(container, Kind::Normal, "Started", "Container started");
+                }
+                self.save();
+            }
+            Ok(None) => {}
+            Err(error) => {
+                warn!(
+                    container,
+                    error = &error as &dyn std::error::Error,
+                    "sandbox does not answer: killed"
+                );
+                if let Some(sandbox) = self.live.get(container) {
+                    sandbox.kill();
+                }
+            }
+        }
+    }
+
+    /// Notes a container's end, before anyone is told.
+    pub(crate) fn end(&mut self, container: &str, exit: &Exit) {
+        let at_once = stops_at_once(&self.record.pod) && self.record.phase == Phase::Terminating;
+        let Some(run) = self.record.run_mut(container) else { return };
+        let end = terminated(run.id.as_str(), run.started, exit, at_once);
+        info!(container, code = end.exit_code, reason = end.reason, "container ended");
+        run.started = run.started.or(end.started_at.as_ref().map(|time| time.0));
+        run.end = Some(end);
+        self.live.remove(container);
+        self.ends.close(container);
+        self.save();
+    }
+}
+
+/// A container's end in the API's words.
+fn terminated(
+    id: &str,
+    started: Option<Timestamp>,
+    exit: &Exit,
+    at_once: bool,
+) -> ContainerStateTerminated {
+    let time = |millis| Timestamp::from_millisecond(millis).ok().map(status::seconds);
+    let (reason, code) = match exit.cause {
+        Cause::Exited if exit.code == 0 => ("Completed", 0),
+        Cause::Exited | Cause::Trapped => ("Error", exit.code),
+        // Not killed after a grace that ran out, but ended in place of a SIGTERM: 128 + 15.
+        Cause::Killed if at_once => ("Error", 143),
+        Cause::Killed => ("Error", exit.code),
+        Cause::OutOfMemory => ("OOMKilled", exit.code),
+        Cause::StartFailed => ("StartError", exit.code),
+    };
+    ContainerStateTerminated {
+        container_id: Some(status::container_id(id)),
+        exit_code: i32::from(code),
+        reason: Some(reason.to_owned()),
+        message: (!exit.message.is_empty()).then(|| exit.message.clone()),
+        started_at: exit.started_at.and_then(time).or(started.map(Time)),
+        finished_at: time(exit.finished_at),
+        signal: None,
+    }
+}

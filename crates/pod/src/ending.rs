@@ -1,0 +1,138 @@
+//! How a pod ends: its phase moves down, what runs is stopped, what it used is given back.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use crate::events::Kind;
+use crate::order::Role;
+use crate::record::{self, Phase, Stop};
+use crate::restart::{FIRST, later};
+use crate::status;
+use crate::view::log_folder;
+use crate::worker::{Notice, Worker};
+
+impl Worker {
+    /// Moves the phase down as far as what is desired and what has happened say.
+    pub(crate) fn descend(&mut self) {
+        let asked = self.is_removed() || self.record.pod.metadata.deletion_timestamp.is_some();
+        if asked {
+            self.shorten();
+        }
+        if self.record.phase == Phase::Syncing && (asked || status::has_finished(&self.record)) {
+            self.fetches = JoinSet::new();
+            self.enter(Phase::Terminating);
+        }
+        if self.record.phase == Phase::Terminating && self.live.is_empty() {
+            self.enter(Phase::Terminated);
+        }
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        info!(?phase, "pod moves on");
+        self.record.phase = phase;
+        self.save();
+    }
+
+    /// The grace period only shrinks: from the first notice on, whatever is asked later. A pod that was removed by force
+    /// has the least there is.
+    fn shorten(&mut self) {
+        const DEFAULT: i64 = 30;
+        let meta = &self.record.pod.metadata;
+        let asked = if self.is_removed() && meta.deletion_timestamp.is_none() {
+            1
+        } else {
+            let spec = self
+                .record
+                .pod
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.termination_grace_period_seconds);
+            meta.deletion_grace_period_seconds.or(spec).unwrap_or(DEFAULT)
+        };
+        let grace = u64::try_from(asked).unwrap_or(0).max(1);
+        let stop = self.record.stop.unwrap_or(Stop { since: Timestamp::now(), grace });
+        let shorter = Stop { grace: stop.grace.min(grace), ..stop };
+        if self.record.stop != Some(shorter) {
+            self.record.stop = Some(shorter);
+            self.save();
+        }
+    }
+
+    /// Stops what runs: first the notice, and when the grace is over the kill.
+    pub(crate) fn terminate(&mut self) {
+        /// The least that a container gets, whatever grace was asked for; the kubelet's `minimumGracePeriodInSeconds`.
+        const LEAST: u64 = 2;
+        let now = Timestamp::now();
+        let stop = *self.record.stop.get_or_insert(Stop { since: now, grace: LEAST });
+        let deadline = later(stop.since, Duration::from_secs(stop.grace.max(LEAST)));
+        for (container, sandbox) in &self.live {
+            if now >= deadline || stops_at_once(&self.record.pod) {
+                sandbox.kill();
+            }
+            if !self.told.insert(container.clone()) {
+                continue;
+            }
+            let message = format!("Stopping container {container}");
+            let field = Role::of(&self.record.pod, container).field(container);
+            self.host.events.say(&self.record.pod, Some(field), Kind::Normal, "Killing", &message);
+            let (container, sandbox) = (container.clone(), sandbox.clone());
+            self.tasks
+                .spawn(async move { Notice::Told { container, result: sandbox.stop().await } });
+        }
+        if now < deadline {
+            self.wake_at(deadline);
+        }
+    }
+
+    /// Gives back what the pod used, and lets go of it once the API server has.
+    pub(crate) async fn clean(&mut self) {
+        let folder = self.folder.clone();
+        let removed = tokio::task::spawn_blocking(move || folder.remove_volumes()).await;
+        if let Ok(Err(error)) = removed {
+            warn!(error = &error as &dyn std::error::Error, "volumes not removed");
+            return self.wake_at(later(Timestamp::now(), FIRST));
+        }
+        // Not on the publisher's word: until the watch has seen the removal, it may still name the pod.
+        if !self.desired.borrow().removed {
+            return;
+        }
+        let (folder, logs) =
+            (self.folder.clone(), self.host.config.logs.join(log_folder(&self.record.pod)));
+        let sockets: Vec<_> = self
+            .record
+            .containers
+            .keys()
+            .filter_map(|name| Some(self.place(name)?.socket))
+            .collect();
+        let removed = tokio::task::spawn_blocking(move || {
+            for socket in sockets {
+                // It may be gone since the sandbox ended; a next one of that name would replace it.
+                let _ = std::fs::remove_file(socket);
+            }
+            record::remove(&logs)?;
+            folder.remove()
+        });
+        match removed.await {
+            Ok(Ok(())) => {
+                info!("pod is gone");
+                self.record.phase = Phase::Gone;
+            }
+            Ok(Err(error)) => {
+                warn!(error = &error as &dyn std::error::Error, "pod not removed");
+                self.wake_at(later(Timestamp::now(), FIRST));
+            }
+            Err(error) => error!(%error, "pod not removed"),
+        }
+    }
+}
+
+/// Whether the pod's guests cannot make use of a grace period, and say so.
+pub(crate) fn stops_at_once(pod: &Pod) -> bool {
+    const ANNOTATION: &str = "nodule.dev/stop";
+    let annotations = pod.metadata.annotations.as_ref();
+    annotations.and_then(|all| all.get(ANNOTATION)).is_some_and(|value| value == "kill")
+}
