@@ -97,6 +97,7 @@ impl Download<'_> {
     ) -> Result<(Partial, Begun), Problem> {
         let Body { offset, mut response } =
             self.repository.blob(&self.blob.digest, partial.len()).await?;
+        let is_sized = response.content_length().is_some();
         if offset != partial.len() {
             partial = blocking(move || partial.restart()).await?;
             begun = Begun::Here;
@@ -109,7 +110,7 @@ impl Download<'_> {
                 piece.extend_from_slice(chunk);
             }
             if partial.len() + piece.len() as u64 > self.blob.size {
-                blocking(move || partial.restart()).await?;
+                self.forget(partial).await?;
                 return Err(Problem::TooLong { what: self.what, size: self.blob.size });
             }
             if end || piece.len() >= PIECE {
@@ -117,21 +118,36 @@ impl Download<'_> {
                 partial = blocking(move || partial.write(&full)).await?;
             }
             if end {
-                return self.ended(partial, next.err()).map(|partial| (partial, begun));
+                return self.ended(partial, next.err(), is_sized).await.map(|all| (all, begun));
             }
         }
     }
 
-    /// A body that ends early is cut, whether the connection says so or not.
-    fn ended(&self, partial: Partial, problem: Option<Problem>) -> Result<Partial, Problem> {
+    /// A body that ends early is cut, unless its own length was less: then the manifest lies.
+    async fn ended(
+        &self,
+        partial: Partial,
+        problem: Option<Problem>,
+        is_sized: bool,
+    ) -> Result<Partial, Problem> {
         let (what, got, size) = (self.what, partial.len(), self.blob.size);
         let cut = |cause| Problem::Cut { what, got, size, cause };
         match problem {
             None if got == size => Ok(partial),
+            None if is_sized => {
+                self.forget(partial).await?;
+                Err(Problem::TooShort { what, got, size })
+            }
             None => Err(cut("the registry sent no more".to_owned())),
             Some(Problem::Broken { cause }) => Err(cut(cause)),
             Some(problem) => Err(problem),
         }
+    }
+
+    /// Nothing of bad content is kept.
+    async fn forget(&self, partial: Partial) -> Result<(), StoreError> {
+        let (path, _) = partial.finish();
+        blocking(move || partial::remove(&path)).await
     }
 
     fn mismatch(&self, got: &Digest, begun: &Begun) -> Problem {

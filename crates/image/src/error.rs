@@ -65,6 +65,8 @@ pub(crate) enum Problem {
     Cut { what: &'static str, got: u64, size: u64, cause: String },
     #[error("{what} is longer than the {size} bytes that the manifest says")]
     TooLong { what: &'static str, size: u64 },
+    #[error("{what} has {got} bytes, the manifest says {size}")]
+    TooShort { what: &'static str, got: u64, size: u64 },
     #[error("{what} has digest {got}, expected {expected}")]
     WrongDigest { what: &'static str, expected: String, got: String },
     #[error("{what} has {size} bytes, more than the limit of {limit}")]
@@ -124,9 +126,10 @@ impl Problem {
             Self::Stalled { .. } | Self::Cut { .. } | Self::Broken { .. } => {
                 "check the network between this node and the registry"
             }
-            Self::TooLong { .. } | Self::WrongDigest { .. } | Self::Malformed { .. } => {
-                "the content was thrown away; push the image again"
-            }
+            Self::TooLong { .. }
+            | Self::TooShort { .. }
+            | Self::WrongDigest { .. }
+            | Self::Malformed { .. } => "the content was thrown away; push the image again",
             Self::TooLarge { .. } => "make it smaller",
             Self::NotWasm { .. } | Self::NotWasmInside { .. } | Self::NoPlatform { .. } => {
                 "this node runs WebAssembly: push a Wasm artifact, for example with `wkg oci push`"

@@ -1,1 +1,92 @@
-//! Being written.
+//! The node as the cluster sees it: the Node object, its conditions and its Lease.
+//!
+//! [`run`] starts three tasks and ends only when one of them does, which none of them means to:
+//!
+//! * [`report`]: registers the Node, watches it, and keeps its status true;
+//! * [`lease`]: renews `kube-node-lease/<node>`, whatever becomes of the status;
+//! * [`events`]: tells the cluster what the other two saw (`NodeReady`, `Rebooted`, …).
+//!
+//! What they decide is in pure modules: [`resources`] (capacity and allocatable), [`pressure`] and [`conditions`],
+//! [`object`] (the Node that is wanted, and the patch that makes it so). [`machine`] reads the machine.
+//! No answer of the API server ends a task; [`reach`] keeps the log quiet while it is away.
+
+use std::{convert::Infallible, sync::Arc};
+
+use k8s_openapi::api::core::v1::{ContainerImage, Node};
+use kube::Client;
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinSet},
+};
+
+mod backoff;
+mod conditions;
+mod config;
+mod events;
+mod lease;
+mod machine;
+mod object;
+mod pressure;
+pub mod quantity;
+mod reach;
+mod report;
+mod resources;
+mod server;
+
+pub use config::{Amount, Config, Periods, Reserved, Thresholds};
+
+use crate::{reach::Reach, server::Server};
+
+/// The `kubeletVersion` of the Node: the kubelet whose contract is kept, with build metadata that says who keeps it.
+pub const KUBELET_VERSION: &str = "v1.36.3+nodule";
+
+/// The connections to the API server. Two of them, so that nothing that is stuck on the first delays the Lease.
+pub struct Clients {
+    /// For the Node, its status and its events.
+    pub node: Client,
+    /// For the Lease alone.
+    pub lease: Client,
+}
+
+/// What the Node's status needs of the rest of the agent.
+pub struct Inputs {
+    /// Why the node cannot run pods, one sentence each; empty means Ready.
+    pub problems: watch::Receiver<Vec<String>>,
+    /// The images on this node, in any order and number; what is published is cut as the kubelet cuts it.
+    pub images: watch::Receiver<Vec<ContainerImage>>,
+}
+
+/// Why [`run`] ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A task panicked.
+    #[error("a task of the node ended")]
+    Ended(#[source] JoinError),
+}
+
+/// Registers the node and keeps its status and Lease, for as long as the future is polled.
+///
+/// `registered` holds the Node as the API server last showed it; `None` before registration and after the object was
+/// deleted (it is then made again, with a new UID).
+pub async fn run(
+    clients: Clients,
+    config: Config,
+    inputs: Inputs,
+    registered: watch::Sender<Option<Arc<Node>>>,
+) -> Result<Infallible, Error> {
+    let config = Arc::new(config);
+    let reach = Reach::default();
+    let leases = Server::new(clients.lease, config.periods.renew(), reach.clone());
+    let server = Server::new(clients.node.clone(), config.periods.request, reach);
+    let (events, queue) = events::queue();
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(lease::Renewal::new(leases, Arc::clone(&config), registered.subscribe()).run());
+    tasks.spawn(events::deliver(clients.node, Arc::clone(&config), queue));
+    tasks.spawn(report::Report::new(server, config, inputs, registered, events).run());
+    loop {
+        if let Some(Err(error)) = tasks.join_next().await {
+            return Err(Error::Ended(error));
+        }
+    }
+}

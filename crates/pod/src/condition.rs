@@ -1,4 +1,4 @@
-//! The pod's conditions: pure. Those of other owners are kept as they are.
+//! The conditions that are a node's to write: pure. Those of other owners are read, never written.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
@@ -43,7 +43,7 @@ impl Verdict {
 const OURS: [&str; 5] =
     ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
-/// Every condition of the pod, other owners' last.
+/// The node's conditions of the pod.
 pub(crate) fn all(facts: &Facts<'_>) -> Vec<PodCondition> {
     let verdicts = [
         if facts.stopped {
@@ -56,10 +56,13 @@ pub(crate) fn all(facts: &Facts<'_>) -> Vec<PodCondition> {
         containers_ready(facts),
         Verdict::yes(),
     ];
-    let ours = OURS.iter().zip(verdicts).map(|(kind, verdict)| condition(facts, kind, verdict));
-    let others =
-        facts.previous.iter().filter(|known| !OURS.contains(&known.type_.as_str())).cloned();
-    ours.chain(others).collect()
+    OURS.iter().zip(verdicts).map(|(kind, verdict)| condition(facts, kind, verdict)).collect()
+}
+
+/// The conditions that others have put on the pod.
+pub(crate) fn others(pod: &Pod) -> impl Iterator<Item = &PodCondition> {
+    let known = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    known.filter(|known| !OURS.contains(&known.type_.as_str()))
 }
 
 fn condition(facts: &Facts<'_>, kind: &str, verdict: Verdict) -> PodCondition {
@@ -130,9 +133,8 @@ fn ready(facts: &Facts<'_>) -> Verdict {
     if !containers.holds {
         return containers;
     }
-    let holds = |kind: &str| {
-        facts.previous.iter().any(|known| known.type_ == kind && known.status == "True")
-    };
+    let holds =
+        |kind: &str| others(facts.pod).any(|known| known.type_ == kind && known.status == "True");
     let gates = facts.pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
     let closed: Vec<String> = gates
         .filter(|gate| !holds(&gate.condition_type))

@@ -89,10 +89,7 @@ impl Pods {
     /// Every pod that is bound to this node, with the status known here.
     pub fn list(&self) -> Vec<Pod> {
         let views: Vec<View> = self.read().values().map(|view| view.borrow().clone()).collect();
-        views
-            .into_iter()
-            .map(|view| Pod { status: Some((*view.status).clone()), ..(*view.pod).clone() })
-            .collect()
+        views.iter().map(View::pod).collect()
     }
 
     /// Where a container's log lies.

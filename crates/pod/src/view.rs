@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use tokio::sync::watch;
 
+use crate::condition;
 use crate::record::Record;
 
 /// Which run of a container a log is asked of.
@@ -132,6 +133,14 @@ impl View {
         });
         let logs = runs.collect();
         Self { pod: Arc::clone(pod), status: Arc::clone(status), logs }
+    }
+
+    /// The pod with all that is known of it here.
+    pub(crate) fn pod(&self) -> Pod {
+        let mut status = (*self.status).clone();
+        status.conditions.get_or_insert_default().extend(condition::others(&self.pod).cloned());
+        status.qos_class = self.pod.status.as_ref().and_then(|known| known.qos_class.clone());
+        Pod { status: Some(status), ..(*self.pod).clone() }
     }
 
     /// The log that is asked for.

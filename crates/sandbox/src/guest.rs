@@ -23,6 +23,24 @@ pub(crate) struct Given {
     pub(crate) input: Input,
 }
 
+impl Given {
+    /// Opens the log, and makes the standard input, of a container.
+    pub(crate) fn new(container: Container) -> Result<Self, nodule_logs::Error> {
+        let log = Log::open(&container.log)?;
+        let input = Input::new(container.stdin);
+        Ok(Self { container, log, input })
+    }
+
+    /// What the stop notice does, from any thread, as often as it comes.
+    pub(crate) fn stop(&self) -> impl Fn() + Send + 'static {
+        let (log, input) = (self.log.clone(), self.input.clone());
+        move || {
+            input.end();
+            log.flush();
+        }
+    }
+}
+
 /// What the host keeps for the guest, beside its memory.
 pub(crate) struct Host {
     /// The state of WASI 0.1 includes that of 0.2, on which it is built.
@@ -69,7 +87,7 @@ pub(crate) enum GuestError {
 }
 
 /// Runs the guest to its end. `started` is called when everything is ready, before the guest's first function.
-pub(crate) fn run(given: Given, started: impl FnOnce(Started) -> Result<(), StateError>) -> Exit {
+pub(crate) fn run(given: &Given, started: impl FnOnce(Started) -> Result<(), StateError>) -> Exit {
     let runtime =
         match Builder::new_current_thread().enable_all().build().map_err(GuestError::Runtime) {
             Ok(runtime) => runtime,
@@ -81,8 +99,8 @@ pub(crate) fn run(given: Given, started: impl FnOnce(Started) -> Result<(), Stat
     exit
 }
 
-async fn live(given: Given, started: impl FnOnce(Started) -> Result<(), StateError>) -> Exit {
-    let (mut store, entry) = match prepare(&given).await {
+async fn live(given: &Given, started: impl FnOnce(Started) -> Result<(), StateError>) -> Exit {
+    let (mut store, entry) = match prepare(given).await {
         Ok(ready) => ready,
         Err(error) => return outcome::not_started(&error),
     };

@@ -25,3 +25,39 @@ pub(crate) fn components(engine: &Engine) -> Result<component::Linker<Host>> {
     p2::add_to_linker_async(&mut linker)?;
     Ok(linker)
 }
+
+#[cfg(test)]
+mod tests {
+    use nodule_engine::imports::WASI_P1_FUNCTIONS;
+    use wasmtime::{Extern, Func, FuncType, Store, ValType};
+    use wasmtime_wasi::WasiCtxBuilder;
+
+    use super::*;
+    use crate::memory::Memory;
+
+    fn letters(types: impl Iterator<Item = ValType>) -> String {
+        types.map(|value| if matches!(value, ValType::I64) { 'I' } else { 'i' }).collect()
+    }
+
+    fn signature(function: &FuncType) -> String {
+        format!("{}:{}", letters(function.params()), letters(function.results()))
+    }
+
+    #[test]
+    fn the_compiler_knows_what_modules_may_import() {
+        let engine = Engine::new(&nodule_engine::config()).unwrap();
+        let host = Host { wasi: WasiCtxBuilder::new().build_p1(), memory: Memory::new(None) };
+        let mut store = Store::new(&engine, host);
+        let linker = modules(&engine).unwrap();
+        let provided: Vec<_> = linker.iter(&mut store).collect();
+        let function = |external: Extern| -> Func { external.into_func().unwrap() };
+        let mut provided: Vec<_> = provided
+            .into_iter()
+            .filter(|(module, ..)| *module == WASI_P1)
+            .map(|(_, name, external)| (name.to_owned(), signature(&function(external).ty(&store))))
+            .collect();
+        provided.sort();
+        let listed: Vec<_> = WASI_P1_FUNCTIONS.iter().map(|(name, ty)| ((*name).into(), (*ty).into())).collect();
+        assert_eq!(provided, listed);
+    }
+}

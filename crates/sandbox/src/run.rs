@@ -1,12 +1,10 @@
 //! From a state folder to an exit code: the order of things.
 
-use nodule_sandbox_proto::{Cause, Container, Exit, Report, State};
+use nodule_sandbox_proto::{Cause, Exit, Report, State};
 use thiserror::Error;
 
 use crate::control::Control;
 use crate::guest::{self, Given};
-use crate::input::Input;
-use crate::output::Log;
 use crate::process;
 
 /// Why the guest could not be started, for the user: what was tried and on what. [`chain`] adds the causes.
@@ -31,10 +29,18 @@ pub(crate) enum StartError {
 
 /// Runs the container of `state` to its end; returns what the process exits with.
 pub(crate) fn run(state: &State) -> u8 {
-    let exit = match begin(state) {
-        Ok(exit) => exit,
+    let container = state.container();
+    let id = container.as_ref().map_or_else(|_| String::new(), |container| container.id.clone());
+    let given = container.map_err(StartError::from).and_then(|container| Ok(Given::new(container)?));
+    let exit = match serve(id, given.as_ref().ok()) {
+        Ok(control) => {
+            let exit = given.map_or_else(|error| not_started(&error), |given| live(state, &control, &given));
+            keep(state, &exit);
+            control.end(exit.clone());
+            exit
+        }
         Err(error) => {
-            let exit = Exit::new(Cause::StartFailed, &chain(&error), None, process::now());
+            let exit = not_started(&error);
             keep(state, &exit);
             exit
         }
@@ -42,48 +48,27 @@ pub(crate) fn run(state: &State) -> u8 {
     exit.code
 }
 
-/// Everything before the guest, and the guest. An error here is one that no socket can report.
-fn begin(state: &State) -> Result<Exit, StartError> {
+/// Makes the process its own master, and answers the agent from here on.
+fn serve(id: String, given: Option<&Given>) -> Result<Control, StartError> {
     process::detach().map_err(StartError::Detach)?;
     let listener = process::listener().map_err(StartError::Socket)?;
-    let container = state.container();
-    let id = container.as_ref().map_or_else(|_| String::new(), |container| container.id.clone());
-    let prepared = container
-        .map_err(StartError::from)
-        .and_then(|container| Ok((open(&container)?, container)));
-    let (log, input) = match &prepared {
-        Ok((log, container)) => (Some(log.clone()), Input::new(container.stdin)),
-        Err(_) => (None, Input::new(nodule_sandbox_proto::Stdin::Empty)),
-    };
-    let guest_input = input.clone();
-    let stop = move || {
-        guest_input.end();
-        log.iter().for_each(Log::flush);
-    };
-    let control = Control::start(listener, id, stop).map_err(StartError::Control)?;
-    let exit = match prepared {
-        Ok((log, container)) => serve(state, &control, container, log, input),
-        Err(error) => Exit::new(Cause::StartFailed, &chain(&error), None, process::now()),
-    };
-    keep(state, &exit);
-    control.end(exit.clone());
-    Ok(exit)
-}
-
-fn open(container: &Container) -> Result<Log, StartError> {
-    Ok(Log::open(&container.log)?)
+    let stop = given.map(Given::stop);
+    Control::start(listener, id, move || stop.iter().for_each(|stop| stop())).map_err(StartError::Control)
 }
 
 /// The guest from load to end, and the end of its log.
-fn serve(state: &State, control: &Control, container: Container, log: Log, input: Input) -> Exit {
-    let started = |started| {
+fn live(state: &State, control: &Control, given: &Given) -> Exit {
+    let exit = guest::run(given, |started| {
         state.write_started(&started)?;
         control.say(Report::Started(started));
         Ok(())
-    };
-    let exit = guest::run(Given { container, log: log.clone(), input }, started);
-    log.finish();
+    });
+    given.log.finish();
     exit
+}
+
+fn not_started(error: &StartError) -> Exit {
+    Exit::new(Cause::StartFailed, &chain(error), None, process::now())
 }
 
 /// Writes `exit.json`. Where that fails, the socket and the exit code still tell.
