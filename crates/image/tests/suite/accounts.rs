@@ -1,0 +1,138 @@
+//! Who pulls: challenges, credentials, and where credentials must not go.
+
+use nodule_image::Keyring;
+
+use crate::node::{Node, keyring, module, told};
+use crate::registry::{Door, Fault, Registry, sha};
+
+async fn locked(door: Door) -> (Registry, Node, String) {
+    let registry = Registry::start().await;
+    registry.artifact("team/app", "1", &module(""));
+    registry.lock_with(door);
+    let node = Node::new(&registry).await;
+    let name = format!("{}/team/app:1", registry.host);
+    (registry, node, name)
+}
+
+#[tokio::test]
+async fn a_basic_challenge_is_answered_with_the_pull_secret() {
+    let (registry, node, name) = locked(Door::Basic("bob", "right")).await;
+
+    node.pull_with(&name, &keyring(&[(&registry.host, "bob", "right")])).await.unwrap();
+
+    let first = &registry.seen("/manifests/")[0];
+    assert!(!first.headers.contains_key("authorization"), "sent before it was asked for");
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_told_and_not_tried_again() {
+    let (registry, node, name) = locked(Door::Basic("bob", "right")).await;
+
+    let keys = keyring(&[(&registry.host, "bob", "wrong")]);
+    let (text, reason) = told(&registry, node.pull_with(&name, &keys).await);
+
+    assert!(
+        text.contains("access denied to user \"bob\"") && text.contains("imagePullSecrets"),
+        "{text}"
+    );
+    assert!(text.contains("401") && !text.contains("wrong"), "{text}");
+    assert_eq!(reason, "ErrImagePull");
+    assert_eq!(registry.seen("/manifests/").len(), 2, "one challenge, one answer");
+}
+
+#[tokio::test]
+async fn without_a_pull_secret_a_locked_registry_says_so() {
+    for door in [Door::Basic("bob", "right"), Door::Bearer(Some(("bob", "right")))] {
+        let (registry, node, name) = locked(door).await;
+        let (text, _) = told(&registry, node.pull(&name).await);
+        assert!(text.contains("access denied to anonymous"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_bearer_challenge_is_answered_with_a_token_that_serves_for_all_requests() {
+    let (registry, node, name) = locked(Door::Bearer(Some(("bob", "right")))).await;
+    let keys = keyring(&[(&registry.host, "bob", "right")]);
+
+    node.pull_with(&name, &keys).await.unwrap();
+
+    let tokens = registry.seen("/token");
+    assert_eq!(tokens.len(), 1);
+    assert!(tokens[0].path.contains("scope=repository%3Ateam%2Fapp%3Apull"), "{tokens:?}");
+    let blobs = registry.seen("/blobs/");
+    assert!(blobs.iter().all(|blob| blob.headers["authorization"] == "Bearer pass"));
+}
+
+#[tokio::test]
+async fn a_public_image_behind_tokens_is_pulled_by_nobody() {
+    let (_registry, node, name) = locked(Door::Bearer(None)).await;
+    node.pull(&name).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_service_that_refuses_the_password_is_told() {
+    let (registry, node, name) = locked(Door::Bearer(Some(("bob", "right")))).await;
+    let keys = keyring(&[(&registry.host, "bob", "wrong")]);
+
+    let (text, _) = told(&registry, node.pull_with(&name, &keys).await);
+
+    assert!(text.contains("user \"bob\"") && text.contains("token service"), "{text}");
+}
+
+#[tokio::test]
+async fn every_credential_that_matches_is_tried_and_none_but_those() {
+    let (registry, node, name) = locked(Door::Basic("bob", "right")).await;
+    let team = format!("{}/team", registry.host);
+    let keys = keyring(&[
+        (&team, "eve", "first"),
+        (&registry.host, "bob", "right"),
+        ("other.example", "mallory", "never"),
+    ]);
+
+    node.pull_with(&name, &keys).await.unwrap();
+
+    let sent = registry.seen("/manifests/");
+    assert_eq!(sent.len(), 4, "a challenge and an answer for each of two: {sent:?}");
+}
+
+#[tokio::test]
+async fn when_every_credential_is_refused_all_answers_are_told() {
+    let (registry, node, name) = locked(Door::Basic("bob", "right")).await;
+    let team = format!("{}/team", registry.host);
+    let keys = keyring(&[(&team, "eve", "1"), (&registry.host, "mallory", "2")]);
+
+    let (text, _) = told(&registry, node.pull_with(&name, &keys).await);
+
+    assert!(
+        text.contains("\"mallory\"") && text.contains("before that: access denied to user \"eve\""),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn credentials_of_one_pod_do_not_serve_the_next() {
+    let (registry, node, name) = locked(Door::Basic("bob", "right")).await;
+    node.pull_with(&name, &keyring(&[(&registry.host, "bob", "right")])).await.unwrap();
+
+    let (text, _) = told(&registry, node.pull_with(&name, &Keyring::default()).await);
+
+    assert!(text.contains("access denied to anonymous"), "{text}");
+}
+
+#[tokio::test]
+async fn a_redirect_to_another_host_gets_no_authorization() {
+    let (registry, node, name) = locked(Door::Basic("bob", "right")).await;
+    let store = Registry::start().await;
+    let wasm = module("");
+    store.put("elsewhere", "application/wasm", &wasm);
+    let location = format!("location: http://{}/v2/elsewhere\r\n", store.host);
+    let blob = format!("team/app/blobs/{}", sha(&wasm));
+    registry.fail(&blob, [Fault::Status(307, location, String::new())]);
+
+    node.pull_with(&name, &keyring(&[(&registry.host, "bob", "right")])).await.unwrap();
+
+    assert!(registry.seen(&blob)[0].headers.contains_key("authorization"));
+    let redirected = store.seen("elsewhere");
+    assert_eq!(redirected.len(), 1);
+    assert!(!redirected[0].headers.contains_key("authorization"));
+}

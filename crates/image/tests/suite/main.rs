@@ -1,0 +1,17 @@
+//! Drives the crate's public interface against a registry and a compiler, over sockets and
+//! processes.
+
+#[cfg(test)]
+mod accounts;
+#[cfg(test)]
+mod compilations;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod node;
+#[cfg(test)]
+mod pulls;
+#[cfg(test)]
+mod registry;
+#[cfg(test)]
+mod stores;
