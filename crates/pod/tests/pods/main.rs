@@ -1,0 +1,236 @@
+//! Pods against an API server that answers as a test asks: what is told, and what is kept when it cannot be told.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod api;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{Api, Fault};
+use axum::http::Method;
+use k8s_openapi::api::core::v1::Node;
+use nodule_image::Images;
+use nodule_pod::{Config, Instance, Pods};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// An agent's pods on a node of their own. Dropped, they end as with `kill -9`.
+struct Agent {
+    pods: Pods,
+    _registered: watch::Sender<Option<Arc<Node>>>,
+    _runner: JoinSet<()>,
+}
+
+impl Agent {
+    async fn start(api: &Api, root: &Path) -> Self {
+        let images =
+            Images::open(nodule_image::Config::new(root.join("images"), compiler())).await.unwrap();
+        let config = Config {
+            node: "n1".to_owned(),
+            addresses: vec!["127.0.0.1".to_owned()],
+            root: root.to_owned(),
+            run: root.join("run"),
+            logs: root.join("logs"),
+            sandbox: PathBuf::from("/nonexistent/nodule-sandbox"),
+            log_max_size: 1 << 20,
+            log_max_files: 5,
+            sync: Duration::from_secs(60),
+            longest_backoff: Duration::from_secs(300),
+        };
+        let (pods, runner) = Pods::new(api.client(), config, images);
+        let (registered, seen) = watch::channel(Some(Arc::new(Node::default())));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let Err(error) = runner.run(seen).await;
+            panic!("{error}");
+        });
+        Self { pods, _registered: registered, _runner: tasks }
+    }
+}
+
+/// `nodule-compile`, which is built beside the tests.
+fn compiler() -> PathBuf {
+    let beside =
+        std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("nodule-compile");
+    std::env::var_os("NODULE_COMPILE").map_or(beside, PathBuf::from)
+}
+
+fn pod(name: &str, uid: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default", "uid": uid, "generation": 1},
+        "spec": {"nodeName": "n1", "containers": [
+            {"name": "app", "image": "registry.invalid/app:1", "imagePullPolicy": "Never"}]},
+        "status": {"phase": "Pending", "qosClass": "BestEffort"},
+    })
+}
+
+const REASON: &str = "/containerStatuses/0/state/waiting/reason";
+
+async fn node() -> (Api, TempDir) {
+    (Api::start().await, tempfile::tempdir().unwrap())
+}
+
+#[tokio::test]
+async fn a_pod_is_told_of_with_all_that_its_status_needs() {
+    let (api, root) = node().await;
+    let agent = Agent::start(&api, root.path()).await;
+    api.apply(pod("web", "u1"));
+    let told = api.status("web", REASON, "ErrImageNeverPull").await;
+    let status = &told["status"];
+    assert_eq!(status["qosClass"], "BestEffort");
+    assert_eq!(status["observedGeneration"], 1);
+    assert_eq!((&status["podIP"], &status["hostIP"]), (&json!("127.0.0.1"), &json!("127.0.0.1")));
+    assert_eq!(
+        status["containerStatuses"][0]["state"]["waiting"]["message"],
+        "Container image \"registry.invalid/app:1\" is not present with pull policy of Never"
+    );
+    let event = api.until("event", |api| {
+        api.events().into_iter().find(|(reason, _)| reason == "ErrImageNeverPull")
+    });
+    assert!(event.await.1.contains("registry.invalid/app:1"));
+    assert_eq!(agent.pods.list().len(), 1);
+    let waiting =
+        agent.pods.log("default", "web", "app", Instance::Current).unwrap_err().to_string();
+    assert_eq!(waiting, "container \"app\" in pod \"web\" is waiting to start: ErrImageNeverPull");
+    let none =
+        agent.pods.log("default", "web", "other", Instance::Current).unwrap_err().to_string();
+    assert_eq!(none, "container \"other\" not found in pod \"web\"");
+    let none = agent.pods.log("default", "web", "app", Instance::Previous).unwrap_err().to_string();
+    assert_eq!(none, "previous terminated container \"app\" in pod \"web\" not found");
+}
+
+#[tokio::test]
+async fn a_status_that_cannot_be_sent_is_sent_again() {
+    let (api, root) = node().await;
+    for fault in
+        [Fault::Code(500), Fault::Code(429), Fault::Code(409), Fault::Code(403), Fault::Cut]
+    {
+        api.fail(Method::PATCH, "/pods/web/status", fault);
+    }
+    let _agent = Agent::start(&api, root.path()).await;
+    api.apply(pod("web", "u1"));
+    api.status("web", REASON, "ErrImageNeverPull").await;
+}
+
+#[tokio::test]
+async fn a_deleted_pod_is_told_as_ended_and_then_removed_by_its_uid() {
+    let (api, root) = node().await;
+    let _agent = Agent::start(&api, root.path()).await;
+    api.apply(pod("web", "u1"));
+    api.status("web", REASON, "ErrImageNeverPull").await;
+    for fault in [Fault::Code(500), Fault::Cut] {
+        api.fail(Method::PATCH, "/pods/web/status", fault);
+        api.fail(Method::DELETE, "/pods/web", fault);
+    }
+    api.delete("web", 30);
+    api.until("removed", |api| api.pod("web").is_none().then_some(())).await;
+    let deletes = api.requests(&Method::DELETE, "/pods/web");
+    for (_, body) in &deletes {
+        assert_eq!(
+            (&body["gracePeriodSeconds"], &body["preconditions"]["uid"]),
+            (&json!(0), &json!("u1"))
+        );
+    }
+    let patches = api.requests(&Method::PATCH, "/pods/web/status");
+    assert_eq!(patches.last().unwrap().1["status"]["phase"], "Failed");
+    gone(root.path(), "u1").await;
+}
+
+/// Waits until nothing of the pod is on disk. The agent has no one to tell, so the folder is looked at.
+async fn gone(root: &Path, uid: &str) {
+    let folder = root.join("pods").join(uid);
+    let wait = async {
+        while folder.exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pod_that_is_removed_by_force_leaves_nothing() {
+    let (api, root) = node().await;
+    let agent = Agent::start(&api, root.path()).await;
+    api.apply(pod("web", "u1"));
+    api.status("web", REASON, "ErrImageNeverPull").await;
+    api.remove("web");
+    gone(root.path(), "u1").await;
+    assert!(api.requests(&Method::DELETE, "/pods/web").is_empty());
+    while !agent.pods.list().is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_watch_that_ends_is_taken_up_and_what_went_meanwhile_is_gone() {
+    let (api, root) = node().await;
+    let first = Agent::start(&api, root.path()).await;
+    api.apply(pod("web", "u1"));
+    api.apply(pod("db", "u2"));
+    api.status("web", REASON, "ErrImageNeverPull").await;
+    api.status("db", REASON, "ErrImageNeverPull").await;
+    drop(first);
+    api.lose("web");
+    for fault in [Fault::Gone, Fault::Code(500), Fault::Cut, Fault::Code(403), Fault::Code(401)] {
+        api.fail(Method::GET, "/api/v1/pods", fault);
+    }
+    let _second = Agent::start(&api, root.path()).await;
+    gone(root.path(), "u1").await;
+    assert!(root.path().join("pods/u2/record.json").exists());
+}
+
+#[tokio::test]
+async fn a_server_without_streaming_lists_is_listed() {
+    let (api, root) = node().await;
+    api.fail(Method::GET, "sendInitialEvents", Fault::Code(422));
+    let _agent = Agent::start(&api, root.path()).await;
+    api.apply(pod("web", "u1"));
+    api.status("web", REASON, "ErrImageNeverPull").await;
+    assert!(
+        api.requests(&Method::GET, "/api/v1/pods")
+            .iter()
+            .any(|(path, _)| !path.contains("watch=true"))
+    );
+}
+
+#[tokio::test]
+async fn a_pod_of_the_same_name_is_another_pod() {
+    let (api, root) = node().await;
+    let _agent = Agent::start(&api, root.path()).await;
+    api.apply(pod("web", "u1"));
+    api.status("web", REASON, "ErrImageNeverPull").await;
+    // Removed and made again while the watch says nothing of the removal.
+    api.lose("web");
+    api.apply(pod("web", "u2"));
+    let told = api.status("web", REASON, "ErrImageNeverPull").await;
+    assert_eq!(told["metadata"]["uid"], "u2");
+    assert!(api.requests(&Method::DELETE, "/pods/web").is_empty());
+}
+
+#[tokio::test]
+async fn a_pod_that_has_ended_is_not_touched_again() {
+    let (api, root) = node().await;
+    let mut ended = pod("job", "u1");
+    ended["status"]["phase"] = json!("Succeeded");
+    api.apply(ended);
+    api.apply(pod("web", "u2"));
+    let _agent = Agent::start(&api, root.path()).await;
+    api.status("web", REASON, "ErrImageNeverPull").await;
+    assert!(api.requests(&Method::PATCH, "/pods/job/status").is_empty());
+    assert!(api.events().iter().all(|(_, message)| !message.contains("job")));
+}
+
+#[tokio::test]
+async fn a_silent_request_of_one_pod_delays_no_other() {
+    let (api, root) = node().await;
+    api.fail(Method::PATCH, "/pods/mute/status", Fault::Silence);
+    let _agent = Agent::start(&api, root.path()).await;
+    api.apply(pod("mute", "u1"));
+    api.apply(pod("web", "u2"));
+    api.status("web", REASON, "ErrImageNeverPull").await;
+}
