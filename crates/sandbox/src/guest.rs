@@ -75,6 +75,14 @@ pub(crate) enum GuestError {
     /// Something that the program imports is not there, or of another type.
     #[error("link the program")]
     Link(#[source] wasmtime::Error),
+    /// The program's memories and tables are larger than its limit from the start.
+    #[error("the program begins with {wanted} bytes of memory, and its limit is {limit} bytes")]
+    Memory {
+        /// What it begins with.
+        wanted: usize,
+        /// What it may have.
+        limit: usize,
+    },
     /// The program's memories, tables and start section.
     #[error("instantiate the program")]
     Instantiate(#[source] wasmtime::Error),
@@ -182,6 +190,15 @@ impl Loaded {
                 Command::new(store, &instance).map(Entry::Component).map_err(GuestError::Entry)
             }
         }
+    }
+}
+
+/// Why the program could not be instantiated.
+fn refusal(store: &Store<Host>, error: wasmtime::Error) -> GuestError {
+    let memory = &store.data().memory;
+    match (memory.refused(), memory.limit()) {
+        (Some(refused), Some(limit)) => GuestError::Memory { wanted: refused.wanted, limit },
+        (Some(_) | None, _) => GuestError::Instantiate(error),
     }
 }
 

@@ -57,7 +57,8 @@ mod tests {
             .map(|(_, name, external)| (name.to_owned(), signature(&function(external).ty(&store))))
             .collect();
         provided.sort();
-        let listed: Vec<_> = WASI_P1_FUNCTIONS.iter().map(|(name, ty)| ((*name).into(), (*ty).into())).collect();
+        let listed: Vec<_> =
+            WASI_P1_FUNCTIONS.iter().map(|(name, ty)| ((*name).into(), (*ty).into())).collect();
         assert_eq!(provided, listed);
     }
 }

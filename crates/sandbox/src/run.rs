@@ -31,10 +31,12 @@ pub(crate) enum StartError {
 pub(crate) fn run(state: &State) -> u8 {
     let container = state.container();
     let id = container.as_ref().map_or_else(|_| String::new(), |container| container.id.clone());
-    let given = container.map_err(StartError::from).and_then(|container| Ok(Given::new(container)?));
+    let given =
+        container.map_err(StartError::from).and_then(|container| Ok(Given::new(container)?));
     let exit = match serve(id, given.as_ref().ok()) {
         Ok(control) => {
-            let exit = given.map_or_else(|error| not_started(&error), |given| live(state, &control, &given));
+            let exit = given
+                .map_or_else(|error| not_started(&error), |given| live(state, &control, &given));
             keep(state, &exit);
             control.end(exit.clone());
             exit
@@ -53,7 +55,8 @@ fn serve(id: String, given: Option<&Given>) -> Result<Control, StartError> {
     process::detach().map_err(StartError::Detach)?;
     let listener = process::listener().map_err(StartError::Socket)?;
     let stop = given.map(Given::stop);
-    Control::start(listener, id, move || stop.iter().for_each(|stop| stop())).map_err(StartError::Control)
+    Control::start(listener, id, move || stop.iter().for_each(|stop| stop()))
+        .map_err(StartError::Control)
 }
 
 /// The guest from load to end, and the end of its log.

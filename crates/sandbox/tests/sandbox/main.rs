@@ -1,0 +1,15 @@
+//! The built sandbox, driven as the agent drives it, with real guests.
+//!
+//! `nodule-compile` is taken from the environment variable `NODULE_COMPILE`, or from beside the sandbox; the probe is
+//! built from `e2e/guests`.
+
+mod agent;
+mod ends;
+mod files;
+mod guests;
+mod logs;
+mod memory;
+mod net;
+mod setup;
+mod start;
+mod world;

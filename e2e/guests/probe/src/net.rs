@@ -1,0 +1,45 @@
+//! Sockets. In the WASI 0.1 build each of these fails: there are none.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+
+use crate::Failure;
+
+/// Answers `line` with `probe: line`, to one peer after the other.
+pub fn listen(port: u16) -> Result<(), Failure> {
+    let failure = |error| format!("listen {port}: {error}");
+    let listener = TcpListener::bind(("0.0.0.0", port)).map_err(failure)?;
+    println!("listening on {}", listener.local_addr().map_err(failure)?);
+    loop {
+        let (stream, peer) = listener.accept().map_err(failure)?;
+        if let Err(error) = answer(&stream) {
+            eprintln!("probe: {peer}: {error}");
+        }
+    }
+}
+
+fn answer(stream: &TcpStream) -> std::io::Result<()> {
+    for line in BufReader::new(stream).lines() {
+        let answer = format!("probe: {}\n", line?);
+        (&mut &*stream).write_all(answer.as_bytes())?;
+    }
+    Ok(())
+}
+
+pub fn connect(address: &str, text: &str) -> Result<(), Failure> {
+    let failure = |error| format!("connect {address}: {error}");
+    let mut stream = TcpStream::connect(address).map_err(failure)?;
+    stream.write_all(format!("{text}\n").as_bytes()).map_err(failure)?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).map_err(failure)?;
+    print!("{answer}");
+    Ok(())
+}
+
+/// Addresses, one a line.
+pub fn resolve(name: &str) -> Result<(), Failure> {
+    for address in (name, 0).to_socket_addrs().map_err(|error| format!("resolve {name}: {error}"))? {
+        println!("{}", address.ip());
+    }
+    Ok(())
+}
