@@ -137,3 +137,25 @@ pub(crate) fn authorized(
         None => request,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(protocol: ClientProtocol, challenge: &'static str) -> Result<(), Problem> {
+        let reference = Reference::parse("reg.example/app").unwrap();
+        let credential = Credential { username: "u".to_owned(), password: "p".to_owned() };
+        let account = Account::new(&reference, Some(&credential), protocol);
+        account.check_realm(&[challenge.to_owned()])
+    }
+
+    #[test]
+    fn a_password_is_not_sent_in_the_clear_for_a_token() {
+        let plain = "bearer realm=\"http://auth.example/token\",service=\"s\"";
+        let secure = "bearer realm=\"https://auth.example/token\",service=\"s\"";
+        let refused = answered(ClientProtocol::Https, plain).unwrap_err().to_string();
+        assert!(refused.contains("http://auth.example, which is not encrypted"), "{refused}");
+        assert!(answered(ClientProtocol::Https, secure).is_ok());
+        assert!(answered(ClientProtocol::Http, plain).is_ok());
+    }
+}

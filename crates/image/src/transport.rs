@@ -55,9 +55,10 @@ pub(crate) fn problem(error: &reqwest::Error) -> Problem {
     }
 }
 
+/// An `io::Error` leaves out of the chain what it wraps: it is unwrapped here.
 fn is_tls(error: &(dyn Error + 'static)) -> bool {
     let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    error.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>())
+    error.is::<rustls::Error>() || inner.is_some_and(|inner| is_tls(inner))
 }
 
 /// What an answer that is no success means. Reads a little of its body, no more.

@@ -192,7 +192,7 @@ async fn a_manifest_of_another_digest_is_refused() {
     case.registry.put(&path, MANIFEST, br#"{"layers":[]}"#);
     let name = format!("{}/app@{digest}", case.registry.host);
     let (text, _) = told(&case.registry, case.node.pull(&name).await);
-    assert!(text.contains(&format!("the manifest has digest sha256:")), "{text}");
+    assert!(text.contains("the manifest has digest sha256:"), "{text}");
 }
 
 #[tokio::test]
@@ -270,4 +270,13 @@ async fn plain_http_is_spoken_only_where_it_is_configured() {
     assert!(text.contains("no trusted TLS connection") && text.contains("plain-HTTP"), "{text}");
     assert_eq!(reason, "ErrImagePull");
     assert!(registry.seen("/v2/").is_empty());
+}
+
+#[tokio::test]
+async fn a_registry_whose_name_nobody_knows_is_unavailable() {
+    let registry = Registry::start().await;
+    let node = Node::new(&registry).await;
+    let error = node.pull("registry.invalid/app:1").await.unwrap_err();
+    assert!(error.to_string().contains("cannot find the registry's address"), "{error}");
+    assert_eq!(error.reason(), "RegistryUnavailable");
 }

@@ -15,6 +15,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The first byte of a TLS handshake.
+const TLS_RECORD: u8 = 22;
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// What happens to one request.
@@ -47,8 +49,6 @@ pub(crate) enum Door {
     Basic(&'static str, &'static str),
     /// A token, for this user and password or, without them, for everybody.
     Bearer(Option<(&'static str, &'static str)>),
-    /// A challenge for another token service.
-    Realm(String),
 }
 
 /// A request as it came.
@@ -162,6 +162,11 @@ impl Registry {
         seen.iter().filter(|seen| seen.path.contains(part)).cloned().collect()
     }
 
+    /// Requests in progress now.
+    pub(crate) fn busy(&self) -> usize {
+        self.state.busy.lock().unwrap().0
+    }
+
     /// The most requests that were in progress at one time.
     pub(crate) fn most_at_once(&self) -> usize {
         self.state.busy.lock().unwrap().1
@@ -181,6 +186,9 @@ async fn serve(listener: TcpListener, host: String, state: Arc<State>) {
 
 async fn answer(stream: TcpStream, host: &str, state: &State) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
+    if stream.fill_buf().await?.first() == Some(&TLS_RECORD) {
+        return write(&mut stream, "400 Bad Request\r\n".to_owned(), b"this is plain HTTP").await;
+    }
     let Some(request) = read_request(&mut stream).await? else { return Ok(()) };
     state.seen.lock().unwrap().push(request.clone());
     let fault = state.faults.lock().unwrap().get_mut(&request.path).and_then(VecDeque::pop_front);
@@ -332,7 +340,6 @@ impl Door {
             Self::Bearer(_) => {
                 challenge(format!("Bearer realm=\"http://{host}/token\",service=\"s\""))
             }
-            Self::Realm(realm) => challenge(format!("Bearer realm=\"{realm}\",service=\"s\"")),
         }
     }
 }
