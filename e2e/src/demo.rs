@@ -14,10 +14,11 @@ use kube::Api;
 use rustix::process::Signal;
 
 use crate::binaries::Binaries;
+use crate::credentials::Credentials;
 use crate::kubectl::Kubectl;
 use crate::layout::{Layout, State, Wanted, api_server};
 use crate::node::{Node, Plan};
-use crate::push::{Image, Packaging, Registry};
+use crate::push::Registry;
 use crate::supervisor::NODE_PROGRAMS;
 use crate::terminal::{answer, say};
 use crate::{access, control, paths, process, wait};
@@ -57,7 +58,8 @@ pub async fn up() -> Result<()> {
     demo.link(&binaries, programs)?;
     let kubectl = Kubectl::new(binaries.path("kubectl")?, &demo.file("kubeconfig"));
     let registry = format!("127.0.0.1:{}", state.ports.registry);
-    push(&registry).await?;
+    say("demo: pushing examples/probe:p1, :p2 and :krustlet");
+    Registry { host: registry.clone(), login: None, storage: None }.push_probe().await?;
     demo.agent(&state, &registry)?;
     demo.ready(&kubectl, &registry).await?;
     show(&kubectl)?;
@@ -133,13 +135,13 @@ impl Demo {
         say("demo: starting the agent");
         let script = self.file("agent");
         if !script.exists() {
-            let authority = self.layout.authority()?;
+            let credentials = Credentials::sign(&self.layout.authority()?, NODE)?;
             let plain_http = [registry.to_owned(), registry.replace("127.0.0.1", "localhost")];
             let server = api_server(state.ports);
             let plan = Plan {
                 name: NODE,
                 server: &server,
-                authority: &authority,
+                credentials: &credentials,
                 plain_http: &plain_http,
                 configuration: "",
                 max_pods: 250,
@@ -226,24 +228,6 @@ The registry is at {} (plain HTTP).",
         process::kill(&left)?;
         Ok(!agents.is_empty() || !left.is_empty())
     }
-}
-
-async fn push(registry: &str) -> Result<()> {
-    say("demo: pushing examples/probe:p1, :p2 and :krustlet");
-    let registry = Registry { host: registry.to_owned(), login: None, storage: None };
-    let images = [
-        ("p1", "probe.p1.wasm", Packaging::Cncf),
-        ("p2", "probe.p2.wasm", Packaging::Cncf),
-        ("krustlet", "probe.p1.wasm", Packaging::Krustlet),
-    ];
-    for (tag, guest, packaging) in images {
-        let path = paths::guest(guest)?;
-        let program = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        registry
-            .push(&format!("examples/probe:{tag}"), &Image::of_program(packaging, program))
-            .await?;
-    }
-    Ok(())
 }
 
 fn show(kubectl: &Kubectl) -> Result<()> {

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
+use nodule_e2e::cluster::{self, Cluster};
 use nodule_e2e::layout::{Layout, State, Wanted};
 use nodule_e2e::push::{Image, Packaging, Registry};
 use nodule_e2e::terminal::{answer, say};
@@ -33,6 +34,12 @@ enum Command {
     },
     /// Pushes a `.wasm` file to a registry that speaks plain HTTP.
     Push(Push),
+    /// Runs a command with a cluster for tests, and ends that after it.
+    Run {
+        /// The command and its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
     /// Runs a control plane as long as it is wanted (called by the others).
     #[command(hide = true)]
     Supervise(supervisor::Orders),
@@ -99,8 +106,19 @@ async fn run(command: Command) -> Result<()> {
         Command::Demo { action: DemoAction::Up } => demo::up().await,
         Command::Demo { action: DemoAction::Down } => demo::down(),
         Command::Push(push) => push.run().await,
+        Command::Run { command } => with_cluster(&command).await,
         Command::Supervise(orders) => supervisor::run(orders).await,
     }
+}
+
+async fn with_cluster(command: &[String]) -> Result<()> {
+    let cluster = Cluster::start().await?;
+    let (program, arguments) = command.split_first().context("a command")?;
+    let mut command = std::process::Command::new(program);
+    let status = command.args(arguments).env(cluster::FOLDER, cluster.folder()).status();
+    let status = status.with_context(|| format!("start {program}"))?;
+    ensure!(status.success(), "{program}: {status}");
+    Ok(())
 }
 
 impl Push {

@@ -5,11 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::pki::{Authority, Subject, write_private};
+use crate::credentials::{ADDRESS, Credentials};
+use crate::pki::write_private;
 use crate::{kubeconfig, ports};
-
-/// The address of test nodes and of the demo's: nothing is offered to other machines.
-const ADDRESS: &str = "127.0.0.1";
 
 /// What a node is made for.
 pub struct Plan<'a> {
@@ -17,8 +15,8 @@ pub struct Plan<'a> {
     pub name: &'a str,
     /// The API server's URL.
     pub server: &'a str,
-    /// Signs its certificates.
-    pub authority: &'a Authority,
+    /// Its certificates.
+    pub credentials: &'a Credentials,
     /// Registries that speak plain HTTP.
     pub plain_http: &'a [String],
     /// More lines for its configuration (NoduleConfiguration).
@@ -41,18 +39,10 @@ impl Node {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         let node =
             Self { folder: folder.to_owned(), name: plan.name.to_owned(), port: ports::free()? };
-        let user = format!("system:node:{}", plan.name);
-        let subject = Subject { name: &user, group: Some("system:nodes"), hosts: &[] };
-        let client = plan.authority.issue(&subject)?;
-        kubeconfig::write(
-            &node.file("kubeconfig"),
-            plan.server,
-            plan.authority.certificate(),
-            &client,
-        )?;
-        let hosts = [ADDRESS.to_owned(), plan.name.to_owned()];
-        plan.authority.issue(&Subject { hosts: &hosts, ..subject })?.write(folder, "serving")?;
-        write_private(&node.file("ca.crt"), plan.authority.certificate())?;
+        let Credentials { client, serving, authority } = plan.credentials;
+        kubeconfig::write(&node.file("kubeconfig"), plan.server, authority, client)?;
+        serving.write(folder, "serving")?;
+        write_private(&node.file("ca.crt"), authority)?;
         write_private(&node.file("config.yaml"), &configuration(plan))?;
         Ok(node)
     }

@@ -18,6 +18,7 @@ pub struct Authority {
 }
 
 /// Whom a certificate is for.
+#[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
     /// The user's name.
     pub name: &'a str,
@@ -61,20 +62,35 @@ impl Authority {
 
     /// A new key with a certificate for it, good for a client, and for a server where there are hosts.
     pub fn issue(&self, subject: &Subject<'_>) -> Result<Pair> {
-        let mut params = CertificateParams::new(subject.hosts)?;
-        params.distinguished_name.push(DnType::CommonName, subject.name);
-        if let Some(group) = subject.group {
-            params.distinguished_name.push(DnType::OrganizationName, group);
-        }
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        if !subject.hosts.is_empty() {
-            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
-        }
         let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, &self.issuer)?.pem();
+        let certificate = params(subject)?.signed_by(&key, &self.issuer)?.pem();
         Ok(Pair { certificate, key: key.serialize_pem() })
     }
+}
+
+/// A new key and a request for a certificate for it, both as PEM.
+pub fn request(subject: &Subject<'_>) -> Result<(String, String)> {
+    let key = KeyPair::generate()?;
+    let mut params = params(subject)?;
+    // Signers decide by what the request object says of usages, and refuse what differs from it.
+    params.key_usages.clear();
+    params.extended_key_usages.clear();
+    let request = params.serialize_request(&key)?.pem()?;
+    Ok((key.serialize_pem(), request))
+}
+
+fn params(subject: &Subject<'_>) -> Result<CertificateParams> {
+    let mut params = CertificateParams::new(subject.hosts)?;
+    params.distinguished_name.push(DnType::CommonName, subject.name);
+    if let Some(group) = subject.group {
+        params.distinguished_name.push(DnType::OrganizationName, group);
+    }
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    if !subject.hosts.is_empty() {
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+    }
+    Ok(params)
 }
 
 fn authority(name: &str) -> CertificateParams {

@@ -9,6 +9,8 @@ use oci_client::{Reference, RegistryOperation};
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
+use crate::paths;
+
 /// The media type of an OCI image manifest.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -136,6 +138,23 @@ impl Registry {
             client.push_manifest_raw(&reference, image.manifest(), MANIFEST.parse()?).await;
         pushed.with_context(|| format!("push the manifest of {text}"))?;
         Ok(text)
+    }
+
+    /// Pushes the test guest as `examples/probe:p1` (a module), `:p2` (a component) and `:krustlet`.
+    pub async fn push_probe(&self) -> Result<()> {
+        let images = [
+            ("p1", "probe.p1.wasm", Packaging::Cncf),
+            ("p2", "probe.p2.wasm", Packaging::Cncf),
+            ("krustlet", "probe.p1.wasm", Packaging::Krustlet),
+        ];
+        for (tag, guest, packaging) in images {
+            let path = paths::guest(guest)?;
+            let program =
+                std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+            self.push(&format!("examples/probe:{tag}"), &Image::of_program(packaging, program))
+                .await?;
+        }
+        Ok(())
     }
 
     /// Changes a blob where the registry keeps it: what it serves afterwards is not what its digest says.
