@@ -12,7 +12,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::image::Image;
-use crate::store::StoreError;
+use crate::store::{StoreError, blocking};
 use crate::{Config, Inner};
 
 /// What is read of the compiler's output.
@@ -55,12 +55,16 @@ impl Inner {
         }
         let _slot = self.compilers.acquire().await;
         let scratch = Scratch(self.store.scratch());
-        let outcome = self.run(&image.wasm, &scratch.0).await;
-        outcome
-            .and_then(|()| self.store.adopt(&scratch.0, &to, 0o400).map_err(Failure::from))
-            .map_err(|failure| failure.of(image))?;
+        let made = self.make(&image.wasm, &scratch.0, &to).await;
+        made.map_err(|failure| failure.of(image))?;
         tracing::info!(image = %image.reference, wasm = image.wasm_digest, "image compiled");
         Ok(to)
+    }
+
+    async fn make(&self, wasm: &Path, scratch: &Path, to: &Path) -> Result<(), Failure> {
+        self.run(wasm, scratch).await?;
+        let (store, scratch, to) = (self.store.clone(), scratch.to_owned(), to.to_owned());
+        Ok(blocking(move || store.adopt(&scratch, &to, 0o400)).await?)
     }
 
     async fn run(&self, from: &Path, to: &Path) -> Result<(), Failure> {

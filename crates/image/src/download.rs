@@ -1,6 +1,5 @@
 //! One blob from a registry to the store, verified while it streams.
 
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::Inner;
@@ -11,7 +10,7 @@ use crate::image::Blob;
 use crate::partial::{self, Partial};
 use crate::registry::{Body, Repository};
 use crate::retry::Tries;
-use crate::store::StoreError;
+use crate::store::{StoreError, blocking};
 
 /// What is collected before it is written: a write is a trip to another thread.
 const PIECE: usize = 256 * 1024;
@@ -158,12 +157,4 @@ impl Download<'_> {
             },
         }
     }
-}
-
-/// File work off the async threads. It goes on if the caller is dropped: what it needs, the
-/// turn too, is moved into it.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    spawn_blocking(work).await.expect("file work does not panic and the runtime waits for it")
 }

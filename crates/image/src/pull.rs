@@ -22,7 +22,7 @@ use crate::platform;
 use crate::reference::Reference;
 use crate::registry::Repository;
 use crate::retry::Tries;
-use crate::store::StoreError;
+use crate::store::{StoreError, blocking};
 use crate::wasm::Kind;
 
 /// A manifest whose digest is known to be right.
@@ -67,7 +67,8 @@ impl Inner {
             Some(record) => record,
             None => self.fetch(&repository, top).await?,
         };
-        self.store.put_name(reference, &digest)?;
+        let (store, name, meant) = (self.store.clone(), reference.clone(), digest.clone());
+        blocking(move || store.put_name(&name, &meant)).await?;
         tracing::info!(image = %reference, %digest, size = record.size(), "image pulled");
         let wasm = self.store.blob(&record.wasm);
         Ok(record.image(reference, wasm))
@@ -99,8 +100,8 @@ impl Inner {
             title: plan.wasm.title(),
             blobs,
         };
-        self.store.put_record(&record)?;
-        Ok(record)
+        let store = self.store.clone();
+        Ok(blocking(move || store.put_record(&record).map(|()| record)).await?)
     }
 
     /// Follows an index to its entry for Wasm. An index in an index is followed once.
@@ -138,8 +139,9 @@ impl Inner {
         if manifest.manifests.is_some() && manifest.layers.is_some() {
             return Err(malformed("the manifest", "it is an index and a manifest at once"));
         }
-        self.store.put(&digest, &content)?;
-        Ok(Verified { digest, size: content.len() as u64, manifest })
+        let (store, size) = (self.store.clone(), content.len() as u64);
+        let digest = blocking(move || store.put(&digest, &content).map(|()| digest)).await?;
+        Ok(Verified { digest, size, manifest })
     }
 
     async fn manifest_content(

@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
 
 use crate::digest::Digest;
 use crate::image::Record;
@@ -197,6 +198,14 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// File work off the async threads. It goes on if the caller is dropped: what it needs, the
+/// turn too, is moved into it.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    spawn_blocking(work).await.expect("file work does not panic and the runtime waits for it")
 }
 
 fn is_resumable(path: &Path) -> bool {

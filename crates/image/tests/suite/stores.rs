@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, SystemTime};
 
 use nodule_image::Reference;
 
@@ -65,6 +66,22 @@ async fn half_written_files_are_removed_at_the_start() {
     fs::write(node.root().join("partial/new-0123"), "half").unwrap();
     let _next = open(config(node.root())).await;
     assert!(node.files("partial").is_empty());
+}
+
+#[tokio::test]
+async fn a_download_left_long_ago_is_removed_at_the_start() {
+    let registry = Registry::start().await;
+    let node = Node::new(&registry).await;
+    let [old, young] = [hex(b"old"), hex(b"young")];
+    for name in [&old, &young] {
+        fs::write(node.root().join("partial").join(name), "part").unwrap();
+    }
+    let long_ago = SystemTime::now() - Duration::from_hours(25);
+    let file =
+        fs::File::options().append(true).open(node.root().join("partial").join(old)).unwrap();
+    file.set_modified(long_ago).unwrap();
+    let _next = open(config(node.root())).await;
+    assert_eq!(node.files("partial"), [young]);
 }
 
 #[tokio::test]
