@@ -76,7 +76,7 @@ pub async fn run(
 ) -> Result<Infallible, Error> {
     let config = Arc::new(config);
     let reach = Reach::default();
-    let leases = Server::new(clients.lease, config.periods.renew(), reach.clone());
+    let leases = Server::new(clients.lease, config.periods.request, reach.clone());
     let server = Server::new(clients.node.clone(), config.periods.request, reach);
     let (events, queue) = events::queue();
 
