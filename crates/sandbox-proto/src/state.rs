@@ -19,7 +19,10 @@ pub const EXIT: &str = "exit.json";
 
 /// A container's state folder. The agent makes it and writes `container.json`; the sandbox writes the other two.
 ///
-/// A file is either whole or not there: each is written under another name, synced and renamed, and the folder synced.
+/// A file is either whole or not there: each is written under another name and renamed, so that a kill at any moment
+/// leaves no half of it. Only the exit is synced too: a crash of the machine ends every container, and then the other
+/// two files name nothing any more, but what a container came to must be known after it. A sync takes milliseconds, the
+/// start of a container less.
 #[derive(Debug, Clone)]
 pub struct State {
     folder: PathBuf,
@@ -61,17 +64,17 @@ impl State {
 
     /// Writes `container.json`: the agent, before the process is started.
     pub fn write_container(&self, container: &Container) -> Result<(), StateError> {
-        self.write(CONTAINER, container)
+        self.write(CONTAINER, container, Sync::No)
     }
 
     /// Writes `started.json`: the sandbox, before the guest's first instruction.
     pub fn write_started(&self, started: &Started) -> Result<(), StateError> {
-        self.write(STARTED, started)
+        self.write(STARTED, started, Sync::No)
     }
 
     /// Writes `exit.json`: the sandbox at the guest's end, or the agent for a sandbox that was killed.
     pub fn write_exit(&self, exit: &Exit) -> Result<(), StateError> {
-        self.write(EXIT, exit)
+        self.write(EXIT, exit, Sync::Yes)
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {
@@ -83,22 +86,34 @@ impl State {
         }
     }
 
-    fn write(&self, name: &str, value: &impl Serialize) -> Result<(), StateError> {
+    fn write(&self, name: &str, value: &impl Serialize, sync: Sync) -> Result<(), StateError> {
         let path = self.folder.join(name);
         let bytes = serde_json::to_vec(value)
             .map_err(|source| StateError::Encode { path: path.clone(), source })?;
-        self.replace(name, &bytes).map_err(|source| StateError::Write { path, source })
+        self.replace(name, &bytes, sync).map_err(|source| StateError::Write { path, source })
     }
 
     /// Two writers of one name would share the temporary file; there is one writer of each.
-    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    fn replace(&self, name: &str, bytes: &[u8], sync: Sync) -> io::Result<()> {
         let temporary = self.folder.join(format!(".{name}.new"));
         let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
+        if sync == Sync::Yes {
+            file.sync_all()?;
+        }
         fs::rename(&temporary, self.folder.join(name))?;
-        File::open(&self.folder)?.sync_all()
+        if sync == Sync::Yes {
+            File::open(&self.folder)?.sync_all()?;
+        }
+        Ok(())
     }
+}
+
+/// Whether a file must outlive a crash of the machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sync {
+    No,
+    Yes,
 }
 
 /// Any file that says its version.
