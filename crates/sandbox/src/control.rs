@@ -13,8 +13,8 @@ use nodule_sandbox_proto::frame::{Decoder, FrameError, encode};
 use nodule_sandbox_proto::{Exit, Report, Request, VERSION};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
+use crate::error::chain;
 use crate::process::diagnose;
-use crate::run::chain;
 
 /// The stack of the control thread in bytes. It parses small messages; the default would be 2 MiB in every container.
 const STACK: usize = 128 << 10;

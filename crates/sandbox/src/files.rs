@@ -1,12 +1,13 @@
-//! The guest's files: the folders of the host that it sees.
+//! The guest's files: what of the host's it sees.
 
-use std::fs;
-use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use nodule_sandbox_proto::{Access, Mount};
 use thiserror::Error;
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
+
+use crate::stage::{StageError, stage};
 
 /// Why a mount could not be given to the guest.
 #[derive(Debug, Error)]
@@ -21,14 +22,9 @@ pub(crate) enum FilesError {
         /// Why not.
         source: io::Error,
     },
-    /// The host's path is neither a folder nor a file.
-    #[error("mount {} at {guest}: it is a file, and only folders can be mounted", host.display())]
-    Kind {
-        /// Where it is on the host.
-        host: PathBuf,
-        /// Where the guest would see it.
-        guest: String,
-    },
+    /// A mount that is a file.
+    #[error(transparent)]
+    Stage(#[from] StageError),
     /// The folder cannot be opened.
     #[error("mount {} at {guest}", host.display())]
     Open {
@@ -41,17 +37,39 @@ pub(crate) enum FilesError {
     },
 }
 
-/// Opens every mount and gives it to the guest. What it may not change is refused by the host, not by its own manners.
-pub(crate) fn give(mounts: &[Mount], wasi: &mut WasiCtxBuilder) -> Result<(), FilesError> {
-    for Mount { host, guest, access } in mounts {
-        let look = |source| FilesError::Look { host: host.clone(), guest: guest.clone(), source };
-        if !fs::metadata(host).map_err(look)?.is_dir() {
-            return Err(FilesError::Kind { host: host.clone(), guest: guest.clone() });
+/// A guest's mounts, all of them folders by now.
+pub(crate) struct Files {
+    folders: Vec<Mount>,
+}
+
+impl Files {
+    /// Looks at what there is, and makes folders for those that are files, as [`stage`] does. `state` is the state
+    /// folder. Called before there is another thread.
+    pub(crate) fn new(mounts: &[Mount], state: &Path) -> Result<Self, FilesError> {
+        let (mut folders, mut files) = (Vec::new(), Vec::new());
+        for mount in mounts {
+            let kind = fs::metadata(&mount.host).map_err(|source| FilesError::Look {
+                host: mount.host.clone(),
+                guest: mount.guest.clone(),
+                source,
+            })?;
+            if kind.is_dir() { &mut folders } else { &mut files }.push(mount.clone());
         }
-        let open = |source| FilesError::Open { host: host.clone(), guest: guest.clone(), source };
-        wasi.preopened_dir(host, guest, permissions(*access)).map_err(open)?;
+        let staged = stage(&files, &folders, state)?;
+        folders.extend(staged);
+        Ok(Self { folders })
     }
-    Ok(())
+
+    /// Opens every folder and gives it to the guest. What it may not change is refused by the host, not by its own
+    /// manners.
+    pub(crate) fn give(&self, wasi: &mut WasiCtxBuilder) -> Result<(), FilesError> {
+        for Mount { host, guest, access } in &self.folders {
+            let open =
+                |source| FilesError::Open { host: host.clone(), guest: guest.clone(), source };
+            wasi.preopened_dir(host, guest, permissions(*access)).map_err(open)?;
+        }
+        Ok(())
+    }
 }
 
 fn permissions(access: Access) -> FsPerms {

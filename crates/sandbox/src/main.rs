@@ -7,8 +7,8 @@
 //! There are two threads. The first runs the guest and everything the guest calls, on a current-thread runtime. The
 //! other, [`control`], serves the socket, so that nothing the agent asks waits for a guest that never yields.
 //!
-//! Read next: [`run`] for the order of things, then [`guest`], then what a guest is given: [`files`], [`input`],
-//! [`output`], [`memory`], [`net`], [`random`].
+//! Read next: [`run`] for the order of things, then [`guest`] and its [`program`], then what it is [`given`]:
+//! [`files`], [`input`], [`output`], [`memory`], [`net`], [`random`].
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,7 +16,9 @@ use std::process::ExitCode;
 use nodule_sandbox_proto::State;
 
 mod control;
+mod error;
 mod files;
+mod given;
 mod guest;
 mod input;
 mod linker;
@@ -25,8 +27,10 @@ mod net;
 mod outcome;
 mod output;
 mod process;
+mod program;
 mod random;
 mod run;
+mod stage;
 
 /// What the process ends with when it could not even try: `EX_USAGE` of sysexits(3).
 const USAGE: u8 = 64;

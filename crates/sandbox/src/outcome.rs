@@ -6,15 +6,8 @@ use nodule_sandbox_proto::{Cause, Exit};
 use wasmtime::{Error, FrameInfo, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
-use crate::guest::GuestError;
 use crate::memory::Memory;
 use crate::process::now;
-use crate::run::chain;
-
-/// The guest's first function was not entered.
-pub(crate) fn not_started(error: &GuestError) -> Exit {
-    Exit::new(Cause::StartFailed, &chain(error), None, now())
-}
 
 /// The guest's first function came to its end: it returned a code, left with one, or trapped.
 pub(crate) fn ended(result: wasmtime::Result<u8>, memory: &Memory, started_at: i64) -> Exit {

@@ -12,8 +12,8 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
+use crate::error::chain;
 use crate::process::diagnose;
-use crate::run::chain;
 
 /// How much a guest may hand over in one call, in bytes: all of it is on the host's heap meanwhile.
 const CHUNK: usize = 64 << 10;

@@ -72,3 +72,57 @@ fn a_missing_mount_is_named() {
     assert_eq!((exit.started_at, ended.started), (None, None));
     assert!(ended.diagnostics.contains("/nowhere/at/all"), "{}", ended.diagnostics);
 }
+
+#[test]
+fn a_mount_that_is_a_file_is_seen_at_its_path() {
+    for program in both() {
+        let host = tempfile::tempdir().unwrap();
+        let (settings, other) = (host.path().join("settings-7f3a"), host.path().join("other"));
+        fs::write(&settings, "colour: blue\n").unwrap();
+        fs::write(&other, "").unwrap();
+        let run = |arguments: &[&str]| {
+            Setup::new(program.clone(), arguments)
+                .mount(&settings, "/etc/app/settings.yaml", Access::ReadOnly)
+                .mount(&other, "/etc/app/state", Access::ReadWrite)
+                .mount(host.path(), "/data", Access::ReadOnly)
+                .run()
+        };
+        assert_eq!(run(&["read", "/etc/app/settings.yaml"]).text(), ["colour: blue"]);
+        assert_eq!(run(&["ls", "/etc/app"]).text(), ["settings.yaml", "state"]);
+        assert_eq!(run(&["ls", "/data"]).text(), ["other", "settings-7f3a"]);
+
+        assert_eq!(run(&["write", "/etc/app/state", "7"]).exit().code, 0);
+        assert_eq!(fs::read_to_string(&other).unwrap(), "7");
+        for path in ["/etc/app/settings.yaml", "/etc/app/new"] {
+            assert_eq!(run(&["write", path, "x"]).exit().code, 1, "{path} was written");
+        }
+        assert_eq!(fs::read_to_string(&settings).unwrap(), "colour: blue\n");
+    }
+}
+
+#[test]
+fn nothing_of_a_mounted_file_is_left_on_the_node() {
+    let host = tempfile::tempdir().unwrap();
+    fs::write(host.path().join("a"), "").unwrap();
+    let sandbox = Setup::new(module(), &["exit", "0"])
+        .mount(host.path().join("a"), "/a", Access::ReadOnly)
+        .start();
+    let stage = sandbox.setup.folder.path().join("files");
+    let mut agent = sandbox.connect();
+    agent.greet();
+    agent.ended();
+    assert_eq!(fs::read_dir(stage).unwrap().count(), 0);
+    assert!(!fs::read_to_string("/proc/self/mounts").unwrap().contains("nodule"));
+}
+
+#[test]
+fn a_file_within_a_mounted_folder_is_refused_by_name() {
+    let host = tempfile::tempdir().unwrap();
+    fs::write(host.path().join("a"), "").unwrap();
+    let ended = Setup::new(module(), &["show"])
+        .mount(host.path(), "/data", Access::ReadOnly)
+        .mount(host.path().join("a"), "/data/a", Access::ReadOnly)
+        .run();
+    assert_eq!(ended.exit().cause, Cause::StartFailed);
+    assert!(ended.exit().message.ends_with("mounted at /data"), "{}", ended.exit().message);
+}

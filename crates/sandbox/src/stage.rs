@@ -1,0 +1,237 @@
+//! Mounts that are files.
+//!
+//! WASI gives a guest folders and nothing else. So the files go, each under its own name, into folders that hold
+//! nothing but them, and the guest is given those: it sees `/etc/app.conf` and nothing else in `/etc`. The folders are
+//! bind mounts on a small file system in a mount namespace of this process: nobody else sees them, nothing is copied,
+//! writing goes to the file itself, and the kernel cleans up when the process ends.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::{getegid, geteuid};
+use nodule_sandbox_proto::{Access, Mount};
+use thiserror::Error;
+
+/// The folder below the state folder that the namespace's file system is mounted on.
+const FOLDER: &str = "files";
+
+/// What that file system may hold. It holds empty files, one for each mount.
+const SIZE: &str = "mode=0755,size=1m";
+
+/// What no mounted file is for.
+const INERT: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+
+/// Why a file could not be mounted.
+#[derive(Debug, Error)]
+pub(crate) enum StageError {
+    /// Its path has no folder or no name.
+    #[error("mount {} at {guest}: a file needs an absolute path with a name", host.display())]
+    Path {
+        /// Where it is on the host.
+        host: PathBuf,
+        /// Where the guest would see it.
+        guest: String,
+    },
+    /// Its path is within a folder that is mounted too.
+    #[error("mount {} at {guest}: a file cannot be mounted into the folder that is mounted at {folder}", host.display())]
+    Inside {
+        /// Where it is on the host.
+        host: PathBuf,
+        /// Where the guest would see it.
+        guest: String,
+        /// The other mount.
+        folder: String,
+    },
+    /// This process may not have mounts of its own.
+    #[error("mount {} files: this needs root, or a kernel that lets users have namespaces", count)]
+    Namespace {
+        /// How many there are.
+        count: usize,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file system that holds them.
+    #[error("make a folder for mounted files at {}", path.display())]
+    Folder {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// One of them.
+    #[error("mount {} at {guest}", host.display())]
+    Mount {
+        /// Where it is on the host.
+        host: PathBuf,
+        /// Where the guest would see it.
+        guest: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Folders that hold the given files, as mounts. `folders` are the other mounts, `state` is the state folder. Called
+/// before there is another thread: it changes what the process sees of the file system.
+pub(crate) fn stage(
+    files: &[Mount],
+    folders: &[Mount],
+    state: &Path,
+) -> Result<Vec<Mount>, StageError> {
+    let groups = group(files, folders)?;
+    if groups.is_empty() {
+        return Ok(Vec::new());
+    }
+    let count = files.len();
+    separate().map_err(|source| StageError::Namespace { count, source })?;
+    let root = state.join(FOLDER);
+    let folder = |source| StageError::Folder { path: root.clone(), source };
+    found(&root).map_err(folder)?;
+    let staged: Result<Vec<_>, _> = groups
+        .iter()
+        .enumerate()
+        .map(|(number, group)| fill(&root.join(number.to_string()), group))
+        .collect();
+    change(&root, INERT | MsFlags::MS_RDONLY | MsFlags::MS_REMOUNT).map_err(folder)?;
+    staged
+}
+
+/// The files of one folder of the guest.
+struct Group<'a> {
+    /// The folder's path for the guest.
+    guest: &'a str,
+    /// The files with their names in it.
+    files: Vec<(&'a str, &'a Mount)>,
+}
+
+fn group<'a>(files: &'a [Mount], folders: &[Mount]) -> Result<Vec<Group<'a>>, StageError> {
+    let mut groups = BTreeMap::<&str, Vec<_>>::new();
+    for file in files {
+        let Mount { host, guest, .. } = file;
+        let (folder, name) = split(guest)
+            .ok_or_else(|| StageError::Path { host: host.clone(), guest: guest.clone() })?;
+        if let Some(outer) =
+            folders.iter().find(|outer| Path::new(folder).starts_with(&outer.guest))
+        {
+            let folder = outer.guest.clone();
+            return Err(StageError::Inside { host: host.clone(), guest: guest.clone(), folder });
+        }
+        groups.entry(folder).or_default().push((name, file));
+    }
+    Ok(groups.into_iter().map(|(guest, files)| Group { guest, files }).collect())
+}
+
+/// The folder and the name of an absolute path.
+fn split(guest: &str) -> Option<(&str, &str)> {
+    let (folder, name) = guest.rsplit_once('/')?;
+    let named = !matches!(name, "" | "." | "..");
+    let folder = if folder.is_empty() { "/" } else { folder };
+    (named && folder.starts_with('/')).then_some((folder, name))
+}
+
+/// Gives the process mounts of its own, into which the host's still come but from which none go. Where only root may
+/// do that, it becomes the root of a user namespace that has but its own user.
+fn separate() -> io::Result<()> {
+    match unshare(CloneFlags::CLONE_NEWNS) {
+        Err(Errno::EPERM) => {
+            let (user, group) = (geteuid(), getegid());
+            unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
+            fs::write("/proc/self/setgroups", "deny")?;
+            fs::write("/proc/self/uid_map", format!("{user} {user} 1"))?;
+            fs::write("/proc/self/gid_map", format!("{group} {group} 1"))?;
+        }
+        other => other?,
+    }
+    change(Path::new("/"), MsFlags::MS_REC | MsFlags::MS_SLAVE)
+}
+
+/// Mounts the file system that holds the folders.
+fn found(root: &Path) -> io::Result<()> {
+    fs::create_dir_all(root)?;
+    Ok(mount(Some("nodule"), root, Some("tmpfs"), INERT, Some(SIZE))?)
+}
+
+/// Fills `folder` with a group's files.
+fn fill(folder: &Path, group: &Group<'_>) -> Result<Mount, StageError> {
+    fs::create_dir(folder)
+        .map_err(|source| StageError::Folder { path: folder.to_owned(), source })?;
+    for (name, file) in &group.files {
+        bind(&folder.join(name), file).map_err(|source| StageError::Mount {
+            host: file.host.clone(),
+            guest: file.guest.clone(),
+            source,
+        })?;
+    }
+    let writable = group.files.iter().any(|(_, file)| file.access == Access::ReadWrite);
+    let access = if writable { Access::ReadWrite } else { Access::ReadOnly };
+    Ok(Mount { host: folder.to_owned(), guest: group.guest.to_owned(), access })
+}
+
+/// Mounts one file on an empty one. One that may only be read is so for the kernel: others in its folder may not be.
+fn bind(target: &Path, file: &Mount) -> io::Result<()> {
+    File::create_new(target)?;
+    mount(Some(&file.host), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    match file.access {
+        Access::ReadWrite => Ok(()),
+        Access::ReadOnly => {
+            let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+            change(target, flags | kept(target)?)
+        }
+    }
+}
+
+/// The flags of a mount that a user namespace may not take away.
+fn kept(target: &Path) -> io::Result<MsFlags> {
+    let flags = statvfs(target)?.flags();
+    let pairs = [
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+    ];
+    Ok(pairs.into_iter().filter(|(has, _)| flags.contains(*has)).map(|(_, keep)| keep).collect())
+}
+
+/// Changes the flags of a mount.
+fn change(target: &Path, flags: MsFlags) -> io::Result<()> {
+    Ok(mount(None::<&str>, target, None::<&str>, flags, None::<&str>)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(guest: &str) -> Mount {
+        Mount { host: "/h".into(), guest: guest.into(), access: Access::ReadOnly }
+    }
+
+    #[test]
+    fn paths_are_split_into_folder_and_name() {
+        assert_eq!(split("/etc/app.conf"), Some(("/etc", "app.conf")));
+        assert_eq!(split("/a"), Some(("/", "a")));
+        for bad in ["", "a", "a/b", "/", "/etc/", "/etc/..", "/."] {
+            assert_eq!(split(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn files_of_one_folder_are_together() {
+        let files = [at("/etc/a"), at("/b"), at("/etc/c")];
+        let groups = group(&files, &[at("/etc/ssl")]).unwrap();
+        let seen: Vec<_> = groups.iter().map(|group| (group.guest, group.files.len())).collect();
+        assert_eq!(seen, [("/", 1), ("/etc", 2)]);
+    }
+
+    #[test]
+    fn a_file_in_a_mounted_folder_is_refused() {
+        for folder in ["/", "/etc", "/etc/deep"] {
+            let error = group(&[at("/etc/deep/a")], &[at(folder)]).err().unwrap();
+            assert!(matches!(error, StageError::Inside { .. }), "{error}");
+        }
+        assert!(group(&[at("/etc/a")], &[at("/et")]).is_ok());
+    }
+}
