@@ -87,3 +87,37 @@ fn prepare(stream: &TcpStream) {
     let _ = sockopt::set_tcp_keepidle(stream, KEEP_ALIVE);
     let _ = sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE);
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_comes_when_it_is_full_waits_until_another_goes() {
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), 1).await.unwrap();
+        let address = listener.address().unwrap();
+        let (taken, mut seen) = mpsc::unbounded_channel();
+        let stop = CancellationToken::new();
+        let serve = |mut stream: TcpStream, place| {
+            taken.send(stream.peer_addr().unwrap()).unwrap();
+            async move {
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+                drop(place);
+            }
+        };
+        let clients = async {
+            let first = TcpStream::connect(address).await.unwrap();
+            assert_eq!(seen.recv().await, first.local_addr().ok());
+            let second = TcpStream::connect(address).await.unwrap();
+            tokio::task::yield_now().await;
+            assert!(seen.try_recv().is_err());
+            drop(first);
+            assert_eq!(seen.recv().await, second.local_addr().ok());
+            stop.cancel();
+        };
+        tokio::join!(listener.run(stop.clone(), serve), clients);
+    }
+}
