@@ -27,11 +27,13 @@ pub struct Options {
     pub max_pods: u32,
     /// More lines of NoduleConfiguration.
     pub configuration: String,
+    /// No other test runs beside it: it measures, or it takes the whole machine.
+    pub alone: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_pods: 110, configuration: String::new() }
+        Self { max_pods: 110, configuration: String::new(), alone: false }
     }
 }
 

@@ -137,8 +137,13 @@ impl Cluster {
         control::order(&self.layout, "start", program)
     }
 
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
     /// The API server's URL.
-    pub(crate) fn server(&self) -> Result<String> {
+    pub fn server(&self) -> Result<String> {
         let config = Kubeconfig::read_from(&self.kubeconfig)?;
         let cluster = config
             .clusters

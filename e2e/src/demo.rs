@@ -21,7 +21,7 @@ use crate::node::{Node, Plan};
 use crate::push::Registry;
 use crate::supervisor::NODE_PROGRAMS;
 use crate::terminal::{answer, say};
-use crate::{access, control, paths, process, wait};
+use crate::{access, control, paths, process, status, wait};
 
 /// The node's name.
 const NODE: &str = "wasm-1";
@@ -189,7 +189,7 @@ echo $! >agent.pid
         kubectl.apply("default", &hello.replace(REGISTRY_IN_EXAMPLES, registry))?;
         let pods: Api<Pod> = Api::namespaced(client, "default");
         let running = wait::until(pods, wait::named("hello"), "pod hello to run", |found| {
-            found.iter().any(|pod| wait::phase(pod) == "Running")
+            found.iter().any(|pod| status::phase(pod) == "Running")
         });
         if let Err(error) = running.await {
             kubectl.show(&["describe", "pod", "hello"])?;

@@ -24,6 +24,7 @@ pub mod pki;
 pub mod ports;
 pub mod process;
 pub mod push;
+pub mod status;
 pub mod supervisor;
 pub mod terminal;
 pub mod test;

@@ -98,8 +98,6 @@ async fn main() -> ExitCode {
 }
 
 async fn run(command: Command) -> Result<()> {
-    // Both HTTP clients take what is installed here; the registry's has no default.
-    let _already = rustls::crypto::ring::default_provider().install_default();
     match command {
         Command::Setup => binaries::Binaries::build().map(drop),
         Command::ControlPlane { action } => control_plane(&action),

@@ -1,6 +1,7 @@
 //! Processes named so that no other one is ever hit: a pid with the time at which it started.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -36,21 +37,35 @@ impl Process {
 
     /// Sends the signal and waits for the end; false if it still runs after that time.
     pub fn end(self, signal: Signal, patience: Duration) -> Result<bool> {
-        let Some(pid) = Pid::from_raw(i32::try_from(self.pid)?) else { return Ok(true) };
-        let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(true) };
-        // The handle is of whoever has the pid now; only from here on can it not change.
-        if !self.runs() {
-            return Ok(true);
-        }
+        let Some(handle) = self.handle()? else { return Ok(true) };
         if let Err(error) = pidfd_send_signal(&handle, signal)
             && error != rustix::io::Errno::SRCH
         {
             return Err(error).with_context(|| format!("signal to process {}", self.pid));
         }
-        let limit = Timespec::try_from(patience)?;
-        let ended = poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&limit))?;
-        Ok(ended > 0)
+        has_ended(&handle, patience)
     }
+
+    /// Waits for the end; false if it still runs after that time.
+    pub fn wait(self, patience: Duration) -> Result<bool> {
+        match self.handle()? {
+            Some(handle) => has_ended(&handle, patience),
+            None => Ok(true),
+        }
+    }
+
+    /// None if it has ended.
+    fn handle(self) -> Result<Option<OwnedFd>> {
+        let Some(pid) = Pid::from_raw(i32::try_from(self.pid)?) else { return Ok(None) };
+        let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(None) };
+        // The handle is of whoever has the pid now; only from here on can it not change.
+        Ok(self.runs().then_some(handle))
+    }
+}
+
+fn has_ended(handle: &OwnedFd, patience: Duration) -> Result<bool> {
+    let limit = Timespec::try_from(patience)?;
+    Ok(poll(&mut [PollFd::new(handle, PollFlags::IN)], Some(&limit))? > 0)
 }
 
 /// The running processes whose program has one of these names and whose command line names a path in this folder.

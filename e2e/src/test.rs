@@ -10,6 +10,7 @@ use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::agent::{Agent, Options};
 use crate::cluster::Cluster;
@@ -51,10 +52,19 @@ pub async fn run_on(
     options: &Options,
     body: impl AsyncFnOnce(&mut Test<'_>) -> Result<()>,
 ) -> Result<()> {
+    let _turn = turn(options).await;
     let mut test = Test::new(cluster, options).await?;
     body(&mut test).await?;
     test.passed = true;
     Ok(())
+}
+
+/// Tests run side by side, but for those that have to be alone on the machine.
+async fn turn(
+    options: &Options,
+) -> (Option<RwLockReadGuard<'static, ()>>, Option<RwLockWriteGuard<'static, ()>>) {
+    static TURNS: RwLock<()> = RwLock::const_new(());
+    if options.alone { (None, Some(TURNS.write().await)) } else { (Some(TURNS.read().await), None) }
 }
 
 impl<'a> Test<'a> {

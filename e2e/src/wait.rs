@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures::TryStreamExt;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+
+use crate::status;
 
 /// How long anything that should happen may take on a machine that also compiles.
 pub const PATIENCE: Duration = Duration::from_secs(180);
@@ -113,19 +115,7 @@ fn key(object: &impl Resource) -> String {
 pub async fn node_ready(client: Client, name: &str) -> Result<Node> {
     let what = format!("node {name} to be Ready");
     let nodes = until(Api::all(client), named(name), &what, |found| {
-        found.iter().any(|node| node_condition(node, "Ready") == "True")
+        found.iter().any(|node| status::node_condition(node, "Ready") == "True")
     });
     nodes.await?.pop().context("the node that is Ready")
-}
-
-/// The status of a node's condition: True, False or Unknown; empty where it has none.
-pub fn node_condition<'a>(node: &'a Node, kind: &str) -> &'a str {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let found = conditions.into_iter().flatten().find(|condition| condition.type_ == kind);
-    found.map_or("", |condition| condition.status.as_str())
-}
-
-/// A pod's phase; empty where it has none.
-pub fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
 }

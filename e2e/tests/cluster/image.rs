@@ -1,0 +1,160 @@
+//! Images that cannot be had or must not be run.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use nodule_e2e::layout::PRIVATE_REGISTRY;
+use nodule_e2e::push::{Image, Packaging, sha256};
+use nodule_e2e::status;
+use nodule_e2e::test::{self, Test};
+use serde_json::json;
+
+use crate::guests::{ALONE, artifact};
+
+/// Makes a pod of this image and gives back why it waits, once it waits for its image.
+async fn refused(test: &Test<'_>, name: &str, image: &str) -> Result<(String, String)> {
+    let mut spec = test.spec(&[]);
+    spec["containers"][0]["image"] = json!(image);
+    test.pod(name, spec).await?;
+    why(test, name).await
+}
+
+async fn why(test: &Test<'_>, name: &str) -> Result<(String, String)> {
+    let beginning = ["ContainerCreating", "PodInitializing"];
+    let stuck = |pod: &Pod| {
+        let waiting = status::waiting(pod);
+        waiting
+            .and_then(|waiting| waiting.reason.as_deref())
+            .is_some_and(|reason| !beginning.contains(&reason))
+    };
+    let pod = test.pod_until(name, "to wait for its image", stuck).await?;
+    let waiting = status::waiting(&pod).cloned().context("waiting")?;
+    Ok((waiting.reason.unwrap_or_default(), waiting.message.unwrap_or_default()))
+}
+
+/// A program that is in the registry once, under its own digest.
+fn program(number: u8) -> Result<Image> {
+    let mut image = artifact(ALONE)?;
+    let mut content = image.layers.remove(0).content;
+    // A custom section (id 0) of four bytes: a name of one byte, and three of content.
+    content.extend([0, 5, 1, b'n', number, number, number]);
+    image.layers = Image::of_program(Packaging::Cncf, content).layers;
+    Ok(image)
+}
+
+fn digest(image: &Image) -> Result<String> {
+    Ok(sha256(&image.layers.first().context("a layer")?.content))
+}
+
+#[tokio::test]
+async fn a_blob_that_is_not_what_its_digest_says_is_refused_and_not_kept() -> Result<()> {
+    test::run(async |test| {
+        let registry = test.cluster.registry();
+        for (number, name, says) in [(1, "tampered", "digest"), (2, "truncated", "bytes")] {
+            let image = program(number)?;
+            let reference = registry.push(&format!("tests/{name}:1"), &image).await?;
+            registry.tamper(&digest(&image)?, |content| match name {
+                "tampered" => content.iter_mut().rev().take(1).for_each(|byte| *byte ^= 1),
+                _ => content.truncate(content.len() / 2),
+            })?;
+            let (reason, message) = refused(test, name, &reference).await?;
+            assert!(
+                ["ErrImagePull", "ImagePullBackOff"].contains(&reason.as_str()),
+                "{name}: {reason}"
+            );
+            assert!(message.contains(says), "{name}: {message}");
+            let hex = digest(&image)?.replace("sha256:", "");
+            assert!(!is_there(&test.agent.file("root"), &hex)?, "{name}: something of it was kept");
+        }
+        assert_eq!(test.agent.sandboxes(), [], "nothing of it runs");
+        Ok(())
+    })
+    .await
+}
+
+/// Whether a file of this name is in the folder or below it.
+fn is_there(folder: &Path, name: &str) -> Result<bool> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let below = entry.file_type()?.is_dir() && is_there(&entry.path(), name)?;
+        if below || entry.file_name().to_string_lossy().starts_with(name) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[tokio::test]
+async fn an_image_that_is_not_there_is_named() -> Result<()> {
+    test::run(async |test| {
+        let nobody = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
+        let cases = [
+            ("unknown", test.image("examples/nothing:1"), "no such image"),
+            ("digest", test.image(&format!("examples/probe@{nobody}")), "no such image"),
+            ("registry", "127.0.0.1:1/examples/probe:p1".to_owned(), "connect"),
+        ];
+        for (name, image, says) in cases {
+            let (reason, message) = refused(test, name, &image).await?;
+            let known = ["ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"];
+            assert!(known.contains(&reason.as_str()), "{name}: {reason}");
+            assert!(message.contains(says), "{name}: {message}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_is_no_runnable_wasm_is_refused() -> Result<()> {
+    test::run(async |test| {
+        let registry = test.cluster.registry();
+        let linux = registry.push("tests/linux:1", &Image::of_linux()).await?;
+        let (reason, message) = refused(test, "linux", &linux).await?;
+        assert!(["ErrImagePull", "ImagePullBackOff"].contains(&reason.as_str()), "{reason}");
+        assert!(message.to_lowercase().contains("wasm"), "{message}");
+        // The magic number and the version of a module, and then no section.
+        let broken = b"\0asm\x01\0\0\0\xff\xff\xff".to_vec();
+        let broken =
+            registry.push("tests/broken:1", &Image::of_program(Packaging::Cncf, broken)).await?;
+        let (reason, message) = refused(test, "broken", &broken).await?;
+        assert!(!message.is_empty(), "{reason}");
+        assert_eq!(test.agent.sandboxes(), [], "nothing of it runs");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_private_image_needs_the_right_password() -> Result<()> {
+    test::run(async |test| {
+        let registry = test.cluster.private_registry();
+        let (user, right) = PRIVATE_REGISTRY;
+        for (name, password) in [("right", right), ("wrong", "wrong-password")] {
+            let login = STANDARD.encode(format!("{user}:{password}"));
+            let host = registry.host.as_str();
+            let config = json!({ "auths": { host: { "auth": login } } }).to_string();
+            let secret = json!({
+                "metadata": { "name": name },
+                "type": "kubernetes.io/dockerconfigjson",
+                "stringData": { ".dockerconfigjson": config },
+            });
+            test.create::<Secret>(secret).await?;
+            let mut spec = test.spec(&["lines", "0", "1000"]);
+            spec["containers"][0]["image"] = json!(format!("{host}/examples/probe:p1"));
+            // Each pod shows its own password, also where the image is there already.
+            spec["containers"][0]["imagePullPolicy"] = json!("Always");
+            spec["imagePullSecrets"] = json!([{ "name": name }]);
+            test.pod(name, spec).await?;
+        }
+        test.pod_until("right", "to run", |pod| status::running(pod).is_some()).await?;
+        let (reason, message) = why(test, "wrong").await?;
+        assert!(["ErrImagePull", "ImagePullBackOff"].contains(&reason.as_str()), "{reason}");
+        assert!(message.contains("imagePullSecrets"), "{message}");
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,16 @@
+//! The built agent on a real cluster: what an operator, a developer and the cluster's controllers see of it.
+//!
+//! Each test has a node and a namespace of its own. `e2e/just test-e2e` starts the cluster; `cargo test` alone starts
+//! one too, which then ends with the test program.
+
+#![expect(clippy::indexing_slicing, reason = "the tests change JSON that they made themselves")]
+
+mod guests;
+mod harness;
+mod image;
+mod node;
+mod outage;
+mod pod;
+mod restart;
+mod scale;
+mod workload;

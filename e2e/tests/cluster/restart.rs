@@ -1,0 +1,101 @@
+//! Pods outlive their agent.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use nodule_e2e::agent::Options;
+use nodule_e2e::test::{self, Test};
+use nodule_e2e::{status, wait};
+use serde_json::json;
+
+use crate::guests::{UNTIL_GO, artifact};
+
+const PODS: usize = 20;
+
+#[tokio::test]
+async fn pods_and_their_logs_outlive_a_killed_agent() -> Result<()> {
+    test::run_with(&Options { alone: true, ..Options::default() }, async |test| {
+        let printing: Vec<_> = (0..PODS).map(|number| format!("prints-{number}")).collect();
+        for name in &printing {
+            let mut pod = test.spec(&["lines", "0", "10"]);
+            pod["restartPolicy"] = json!("Always");
+            labelled(test, name, pod).await?;
+        }
+        let go = ends_when_told(test).await?;
+        test.pod("deleted", test.spec(&["lines", "0", "1000"])).await?;
+        test.pods_until("", "every pod to run", |pods| {
+            pods.iter().filter(|pod| status::running(pod).is_some()).count() == PODS + 2
+        })
+        .await?;
+        let before =
+            ids(&test.pods_until("app=prints", "the pods", |pods| pods.len() == PODS).await?);
+
+        test.agent.kill()?;
+        let processes = test.agent.sandboxes();
+        assert_eq!(processes.len(), PODS + 2, "they run on");
+        fs::write(go, "")?;
+        test.kubectl(&["delete", "pod", "deleted", "--wait=false"])?;
+        test.agent.start_again()?;
+
+        let ended = test
+            .pod_until("ends", "to have ended", |pod| status::terminated(pod).is_some())
+            .await?;
+        assert_eq!(status::terminated(&ended).map(|ended| ended.exit_code), Some(7));
+        wait::until(
+            test.api::<Pod>(),
+            wait::named("deleted"),
+            "the deleted pod to go",
+            <[_]>::is_empty,
+        )
+        .await?;
+        let after = test.pods_until("app=prints", "the pods to be ready", |pods| {
+            pods.iter().filter(|pod| status::is_ready(pod)).count() == PODS
+        });
+        assert_eq!(ids(&after.await?), before, "none was started again");
+        for name in &printing {
+            every_number_once(&test.kubectl(&["logs", name])?).with_context(|| name.clone())?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn labelled(test: &Test<'_>, name: &str, spec: serde_json::Value) -> Result<Pod> {
+    test.create(
+        json!({ "metadata": { "name": name, "labels": { "app": "prints" } }, "spec": spec }),
+    )
+    .await
+}
+
+/// A pod that ends once the file is there whose path this gives back.
+async fn ends_when_told(test: &Test<'_>) -> Result<std::path::PathBuf> {
+    let image = test.cluster.registry().push("tests/until-go:1", &artifact(UNTIL_GO)?).await?;
+    let folder = test.agent.file("told");
+    fs::create_dir_all(&folder)?;
+    let mut spec = test.spec(&[]);
+    spec["restartPolicy"] = json!("Never");
+    spec["containers"][0]["image"] = json!(image);
+    spec["containers"][0]["volumeMounts"] = json!([{ "name": "told", "mountPath": "/told" }]);
+    spec["volumes"] =
+        json!([{ "name": "told", "hostPath": { "path": folder, "type": "Directory" } }]);
+    test.pod("ends", spec).await?;
+    Ok(folder.join("go"))
+}
+
+/// Which process each pod is, and how often it was started again.
+fn ids(pods: &[Pod]) -> BTreeMap<String, (Option<String>, i32)> {
+    let id =
+        |pod: &Pod| status::container(pod, "main").and_then(|status| status.container_id.clone());
+    pods.iter().map(|pod| (pod.name_any(), (id(pod), status::restarts(pod)))).collect()
+}
+
+fn every_number_once(log: &str) -> Result<()> {
+    ensure!(!log.is_empty(), "no line");
+    for (index, line) in log.lines().enumerate() {
+        ensure!(line == format!("line {}", index + 1), "line {} of the log is {line:?}", index + 1);
+    }
+    Ok(())
+}
