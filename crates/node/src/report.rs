@@ -153,12 +153,14 @@ impl Report {
     /// Keeps the status true for as long as there is a Node.
     async fn report(&mut self) {
         let mut retry = Retry::new(&self.config.periods);
-        while self.registered.borrow().is_some() {
+        while self.is_registered() {
             match self.sync().await {
                 Ok(()) => {
                     self.server.reach.worked(STATUS);
                     retry = Retry::new(&self.config.periods);
-                    self.rest().await;
+                    if self.is_registered() {
+                        self.rest().await;
+                    }
                 }
                 Err(failure) => {
                     self.server.reach.failed(STATUS, &failure);
@@ -174,7 +176,7 @@ impl Report {
         if self.stale {
             self.refresh().await?;
         }
-        if self.registered.borrow().is_none() {
+        if !self.is_registered() {
             return Ok(());
         }
         let wanted = self.wanted().await;
@@ -313,6 +315,10 @@ impl Report {
         if known.zip(version(&node)).is_none_or(|(known, new)| known <= new) {
             self.registered.send_replace(Some(Arc::new(node)));
         }
+    }
+
+    fn is_registered(&self) -> bool {
+        self.registered.borrow().is_some()
     }
 
     fn is_current(&self, node: &Node) -> bool {

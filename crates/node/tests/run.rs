@@ -1,4 +1,10 @@
 //! The node against an API server that fails in every way.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "helpers of tests, which clippy does not know as such, may fail as tests do"
+)]
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

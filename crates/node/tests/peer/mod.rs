@@ -21,7 +21,7 @@ use tokio::{
 };
 
 /// How a request is answered instead of as it should be.
-pub enum Fault {
+pub(crate) enum Fault {
     /// With this status code, and these seconds in `Retry-After`.
     Code(u16, u32),
     /// The connection breaks off in the middle of the answer.
@@ -32,9 +32,9 @@ pub enum Fault {
 
 /// A request that has arrived.
 #[derive(Debug)]
-pub struct Seen {
-    pub what: String,
-    pub body: Value,
+pub(crate) struct Seen {
+    pub(crate) what: String,
+    pub(crate) body: Value,
 }
 
 #[derive(Default)]
@@ -55,15 +55,15 @@ struct Shared {
     events: watch::Sender<Vec<(u64, Value)>>,
 }
 
-pub struct Peer {
-    pub url: String,
-    pub seen: mpsc::UnboundedReceiver<Seen>,
+pub(crate) struct Peer {
+    pub(crate) url: String,
+    pub(crate) seen: mpsc::UnboundedReceiver<Seen>,
     shared: Arc<Shared>,
     _server: JoinSet<()>,
 }
 
 impl Peer {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let (sender, seen) = mpsc::unbounded_channel();
         let store = Mutex::new(Store { version: 100, ..Store::default() });
         let shared =
@@ -76,23 +76,23 @@ impl Peer {
         Self { url, seen, shared, _server: server }
     }
 
-    pub fn client(&self) -> kube::Client {
+    pub(crate) fn client(&self) -> kube::Client {
         let mut config = kube::Config::new(self.url.parse().unwrap());
         config.default_retry = false;
         kube::Client::try_from(config).unwrap()
     }
 
     /// The next requests of this kind meet these faults.
-    pub fn fail(&self, what: &str, faults: impl IntoIterator<Item = Fault>) {
+    pub(crate) fn fail(&self, what: &str, faults: impl IntoIterator<Item = Fault>) {
         self.shared.store().faults.push((what.to_owned(), faults.into_iter().collect()));
     }
 
-    pub fn drop_from_status(&self, field: &str) {
+    pub(crate) fn drop_from_status(&self, field: &str) {
         self.shared.store().unknown.push(field.to_owned());
     }
 
     /// Waits for a request of this kind; says how many others came before it.
-    pub async fn next(&mut self, what: &str) -> (Seen, Vec<String>) {
+    pub(crate) async fn next(&mut self, what: &str) -> (Seen, Vec<String>) {
         let mut others = Vec::new();
         loop {
             let seen = self.seen.recv().await.expect("the server has not ended");
@@ -103,23 +103,23 @@ impl Peer {
         }
     }
 
-    pub fn node(&self) -> Value {
+    pub(crate) fn node(&self) -> Value {
         self.shared.store().node.clone().unwrap_or_default()
     }
 
-    pub fn lease(&self) -> Value {
+    pub(crate) fn lease(&self) -> Value {
         self.shared.store().lease.clone().unwrap_or_default()
     }
 
     /// Somebody else writes the Node.
-    pub fn change_node(&self, change: impl FnOnce(&mut Value)) {
+    pub(crate) fn change_node(&self, change: impl FnOnce(&mut Value)) {
         let mut node = self.node();
         change(&mut node);
         self.shared.put_node(node);
     }
 
     /// Somebody else writes the Lease.
-    pub fn touch_lease(&self) {
+    pub(crate) fn touch_lease(&self) {
         let mut store = self.shared.store();
         store.version += 1;
         let version = store.version.to_string();
@@ -127,7 +127,7 @@ impl Peer {
     }
 
     /// Somebody else deletes the Node.
-    pub fn delete_node(&self) {
+    pub(crate) fn delete_node(&self) {
         let mut store = self.shared.store();
         store.version += 1;
         let version = store.version;
@@ -285,8 +285,15 @@ fn json_response(code: u16, body: &Value) -> Response {
 }
 
 fn refusal(code: u16) -> Response {
+    let reason = match code {
+        403 => "Forbidden",
+        404 => "NotFound",
+        409 => "Conflict",
+        422 => "Invalid",
+        _ => "InternalError",
+    };
     let status = json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code,
-        "message": format!("told to say {code}"), "reason": ""});
+        "message": format!("told to say {code}"), "reason": reason});
     json_response(code, &status)
 }
 
