@@ -25,20 +25,20 @@ impl Authority {
     }
 
     pub(crate) fn server(&self, name: &str) -> Identity {
-        self.sign(CertificateParams::new(vec![name.to_owned()]).unwrap())
+        self.sign(&CertificateParams::new(vec![name.to_owned()]).unwrap())
     }
 
     pub(crate) fn client(&self, user: &str, groups: [&str; 2]) -> Identity {
-        self.sign(client(user, groups))
+        self.sign(&client(user, groups))
     }
 
     pub(crate) fn expired_client(&self, user: &str) -> Identity {
         let mut params = client(user, ["a", "b"]);
         params.not_after = date_time_ymd(2020, 1, 1);
-        self.sign(params)
+        self.sign(&params)
     }
 
-    fn sign(&self, params: CertificateParams) -> Identity {
+    fn sign(&self, params: &CertificateParams) -> Identity {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
         Identity { certificate, key: key.serialize_pem() }
