@@ -171,6 +171,8 @@ impl Registry {
     }
 
     async fn client(&self, reference: &Reference) -> Result<Client> {
+        // This client takes what is installed, and somebody may have been first.
+        let _already = rustls::crypto::ring::default_provider().install_default();
         let client =
             Client::new(ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() });
         let login = match &self.login {
