@@ -134,7 +134,7 @@ impl Peer {
         let mut node = store.node.take().unwrap();
         node["metadata"]["resourceVersion"] = json!(version.to_string());
         drop(store);
-        self.shared.tell(version, "DELETED", node);
+        self.shared.tell(version, "DELETED", &node);
     }
 }
 
@@ -159,11 +159,11 @@ impl Shared {
         let kind = if store.node.is_some() { "MODIFIED" } else { "ADDED" };
         store.node = Some(node.clone());
         drop(store);
-        self.tell(version, kind, node.clone());
+        self.tell(version, kind, &node);
         node
     }
 
-    fn tell(&self, version: u64, kind: &str, node: Value) {
+    fn tell(&self, version: u64, kind: &str, node: &Value) {
         self.events
             .send_modify(|events| events.push((version, json!({"type": kind, "object": node}))));
     }
@@ -303,7 +303,7 @@ fn merge(into: &mut Value, patch: Value) {
         (Value::Object(into), Value::Object(patch)) => {
             for (key, value) in patch {
                 if key == "conditions" {
-                    merge_by_type(into.entry(key).or_insert_with(|| json!([])), value);
+                    merge_by_type(into.entry(key).or_insert_with(|| json!([])), &value);
                 } else {
                     merge(into.entry(key).or_insert(Value::Null), value);
                 }
@@ -317,7 +317,7 @@ fn merge(into: &mut Value, patch: Value) {
     }
 }
 
-fn merge_by_type(into: &mut Value, patch: Value) {
+fn merge_by_type(into: &mut Value, patch: &Value) {
     let into = into.as_array_mut().unwrap();
     for item in patch.as_array().unwrap() {
         match into.iter_mut().find(|old| old["type"] == item["type"]) {
