@@ -90,7 +90,7 @@ clippy-e2e:
 # Licences, bans, sources, and who may depend on whom (deny.toml).
 [private]
 dependencies: deny-program
-    '{{deny}}' --all-features --locked check bans licenses sources
+    '{{deny}}' --locked check bans licenses sources
     @# The agent holds the node's credentials: it never links what runs guests.
     tree=$(cargo tree --locked -p nodule -e normal --prefix none) && ! grep '^wasmtime ' <<<"$tree"
 
