@@ -1,5 +1,12 @@
 //! The built compiler, with real input.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails should panic"
+)]
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};

@@ -1,5 +1,12 @@
 //! The state folder as both sides use it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails should panic"
+)]
+
 use std::fs;
 use std::path::PathBuf;
 

@@ -1,5 +1,12 @@
 //! Messages through the codec, blocking and bytewise.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails should panic"
+)]
+
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 

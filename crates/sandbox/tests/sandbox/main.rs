@@ -3,6 +3,13 @@
 //! `nodule-compile` is taken from the environment variable `NODULE_COMPILE`, or from beside the sandbox; the probe is
 //! built from `e2e/guests`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails should panic"
+)]
+
 mod agent;
 mod ends;
 mod files;
