@@ -1,3 +1,43 @@
-//! Being written.
+//! `nodule`: a Kubernetes node agent that runs WebAssembly.
+//!
+//! `cli.rs` has the flags, `config.rs` makes of them and of the configuration file what each crate needs, `agent.rs`
+//! ties the crates together, and `supervisor.rs` holds their tasks: the Node and its Lease, the HTTPS API, `/healthz`,
+//! the pods, and the list of images.
 
-fn main() {}
+use anyhow::{Context, Result};
+use clap::Parser;
+
+mod agent;
+mod cli;
+mod client;
+mod config;
+mod host;
+mod inventory;
+mod lock;
+mod supervisor;
+mod telemetry;
+
+use crate::{
+    cli::Arguments,
+    config::{File, Settings},
+    host::Host,
+};
+
+/// Nothing here computes: two threads keep one that is held up from holding up all.
+const THREADS: usize = 2;
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let file = arguments.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
+    let settings = Settings::new(arguments, file, &Host::look()?)?;
+    telemetry::start(settings.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let result = runtime.block_on(agent::run(settings));
+    // Not waiting for threads that are held up by a disk.
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,69 @@
+use anyhow::{Context, Result, anyhow, ensure};
+use nodule_api::{Health, HealthServer, Server};
+use nodule_image::Images;
+use nodule_node::Inputs;
+use nodule_pod::Pods;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::{client::Clients, config::Settings, inventory, lock::Lock, supervisor::Supervisor};
+
+/// Runs the agent until a signal or the first task that ends. Pods run on in any case.
+pub(crate) async fn run(settings: Settings) -> Result<()> {
+    let Settings { kubeconfig, mut node, api, listen, health, images, pods, log: _, meaningless } =
+        settings;
+    if !meaningless.is_empty() {
+        warn!(
+            fields = meaningless.join(", "),
+            "these fields of the configuration have no effect here"
+        );
+    }
+    let _lock = Lock::take(&node.root)?;
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        return Err(anyhow!("another TLS provider was installed first"));
+    }
+    let sandbox = pods.sandbox.display();
+    ensure!(
+        pods.sandbox.is_file(),
+        "there is no sandbox program {sandbox}: install it there, or set sandboxPath"
+    );
+    let clients = Clients::read(&kubeconfig).await?;
+    let images = Images::open(images).await.context("open the images")?;
+
+    // The API listens first: the Node then tells the port that it really has.
+    let server = Server::bind(listen, api).await.context("start the HTTPS API")?;
+    node.port = server.port();
+    let healthz = match health {
+        Some(address) => {
+            let server = HealthServer::bind(address).await;
+            Some(server.with_context(|| format!("serve /healthz on {address}"))?)
+        }
+        None => None,
+    };
+    info!(version = node.version, node = node.name, port = node.port, "starting");
+
+    let (registered, registration) = watch::channel(None);
+    let (listed, published) = watch::channel(Vec::new());
+    // What keeps this node from running pods ends the agent instead: there are no other problems.
+    let (_, problems) = watch::channel(Vec::new());
+    let connections = nodule_node::Clients { node: clients.client()?, lease: clients.client()? };
+    let inputs = Inputs { problems, images: published };
+    let period = node.periods.update;
+    let (handle, runner) = Pods::new(clients.client()?, pods, images.clone());
+    // The first task that ends ends the agent: to answer at all is to be well.
+    let well = Health::new(|| Ok(()));
+
+    let mut supervisor = Supervisor::new();
+    let reviews = clients.client()?;
+    let checks = well.clone();
+    supervisor.serve("api", |stop| server.run(handle, reviews, checks, stop));
+    if let Some(server) = healthz {
+        supervisor.serve("healthz", |stop| server.run(well, stop));
+    }
+    supervisor.start("images", inventory::watch(images, period, listed));
+    supervisor.start("pods", async { Ok(runner.run(registration).await.map(|_| ())?) });
+    supervisor.start("node", async move {
+        Ok(nodule_node::run(connections, node, inputs, registered).await.map(|_| ())?)
+    });
+    supervisor.run().await
+}

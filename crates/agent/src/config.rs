@@ -1,0 +1,501 @@
+//! From flags and file to what each crate needs: parsed and checked once, here.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Taint;
+use nodule_api::{Authorization, Pem, Tls};
+use nodule_node::{Periods, Reserved, Thresholds, quantity};
+
+use crate::{
+    cli::{Arguments, LogFormat},
+    host::Host,
+};
+
+mod fields;
+mod file;
+mod kubelet;
+mod nodule;
+mod values;
+
+pub(crate) use file::File;
+use kubelet::{Format, Kubelet, Mode};
+
+/// The kubelet's port, and that of its `/healthz`.
+const PORT: u16 = 10250;
+const HEALTHZ_PORT: u16 = 10248;
+/// The kubelet's `maxPods`.
+const MAX_PODS: u32 = 110;
+/// One request takes no longer, and none of the Lease's longer than the time between two renewals.
+const REQUEST: Duration = Duration::from_secs(10);
+/// The kubelet's `containerLogMaxSize` and `containerLogMaxFiles`.
+const LOG_SIZE: &str = "10Mi";
+const LOG_FILES: u32 = 5;
+/// The kubelet's `syncFrequency` and the longest back-off between two runs of a container.
+const SYNC: Duration = Duration::from_secs(60);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
+/// What the node says that it is. Programs may import WASI preview 1 and preview 2.
+const ARCH: &str = "wasm32-wasi";
+const OS: &str = "wasi";
+const WASI: &str = "p1_p2";
+
+/// What the agent is to do, in the parts that its crates take.
+pub(crate) struct Settings {
+    pub(crate) kubeconfig: PathBuf,
+    /// Without the port, which is known when the API listens.
+    pub(crate) node: nodule_node::Config,
+    pub(crate) api: nodule_api::Config,
+    pub(crate) listen: SocketAddr,
+    /// Where `/healthz` is served, if anywhere.
+    pub(crate) health: Option<SocketAddr>,
+    pub(crate) images: nodule_image::Config,
+    pub(crate) pods: nodule_pod::Config,
+    pub(crate) log: Log,
+    /// Fields of the file that this agent has no use for.
+    pub(crate) meaningless: Vec<String>,
+}
+
+/// The agent's own log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Log {
+    pub(crate) format: LogFormat,
+    pub(crate) verbosity: u8,
+}
+
+impl Settings {
+    /// Flags win over the file, the file over defaults.
+    pub(crate) fn new(arguments: Arguments, file: File, host: &Host) -> Result<Self> {
+        check_trust(&file.kubelet)?;
+        let name = name(&arguments, host)?;
+        let addresses = addresses(&arguments, host)?;
+        Ok(Self {
+            api: api(&arguments, &file, &name)?,
+            listen: listen(&arguments, &file),
+            health: health(&arguments, &file),
+            images: images(&arguments, &file, host)?,
+            pods: pods(&arguments, &file, host, &name, &addresses)?,
+            log: log(&arguments, &file),
+            node: node(&arguments, &file, name, addresses)?,
+            kubeconfig: arguments.kubeconfig,
+            meaningless: file.meaningless,
+        })
+    }
+}
+
+/// What the operator relies on and this agent does not do is no warning.
+fn check_trust(kubelet: &Kubelet) -> Result<()> {
+    let authentication = &kubelet.authentication;
+    ensure!(
+        authentication.anonymous.enabled != Some(true),
+        "field \"authentication.anonymous.enabled\": nobody is served unknown: set it to false"
+    );
+    ensure!(
+        authentication.webhook.enabled != Some(false),
+        "field \"authentication.webhook.enabled\": bearer tokens are always checked with the API server: remove it"
+    );
+    ensure!(
+        kubelet.register_node != Some(false),
+        "field \"registerNode\": the node always registers itself: remove it"
+    );
+    Ok(())
+}
+
+fn name(arguments: &Arguments, host: &Host) -> Result<String> {
+    let name = arguments.hostname_override.clone().unwrap_or_else(|| host.name.clone());
+    let name = name.trim().to_lowercase();
+    ensure!(
+        values::is_subdomain(&name),
+        "\"{name}\" is no node name: use --hostname-override with lower-case letters, digits, '-' and '.'"
+    );
+    Ok(name)
+}
+
+/// An unspecified address asks for one of its family.
+fn addresses(arguments: &Arguments, host: &Host) -> Result<Vec<IpAddr>> {
+    let asked = &arguments.node_ip;
+    let families: Vec<_> = asked.iter().map(IpAddr::is_ipv4).collect();
+    ensure!(
+        matches!(families.as_slice(), [] | [_] | [true, false] | [false, true]),
+        "--node-ip: use one address, or one of each family"
+    );
+    if asked.is_empty() {
+        return Ok(host.addresses.first().copied().into_iter().collect());
+    }
+    asked.iter().map(|asked| specific(*asked, host)).collect()
+}
+
+fn specific(asked: IpAddr, host: &Host) -> Result<IpAddr> {
+    if !asked.is_unspecified() {
+        return Ok(asked);
+    }
+    let found = host.addresses.iter().find(|found| found.is_ipv4() == asked.is_ipv4());
+    found
+        .copied()
+        .with_context(|| format!("--node-ip={asked}: this machine has no address of that family"))
+}
+
+fn api(arguments: &Arguments, file: &File, name: &str) -> Result<nodule_api::Config> {
+    let kubelet = &file.kubelet;
+    let certificate = first(&arguments.tls_cert_file, &kubelet.tls_cert_file);
+    let key = first(&arguments.tls_private_key_file, &kubelet.tls_private_key_file);
+    let (certificate, key) = certificate.zip(key).context(
+        "the HTTPS API needs a serving certificate and its key: set --tls-cert-file and --tls-private-key-file, \
+         or tlsCertFile and tlsPrivateKeyFile",
+    )?;
+    let client_ca = first(&arguments.client_ca_file, &kubelet.authentication.x509.client_ca_file);
+    let authorization = match kubelet.authorization.mode {
+        Some(Mode::AlwaysAllow) => Authorization::AlwaysAllow,
+        Some(Mode::Webhook) | None => Authorization::Webhook,
+    };
+    let tls = Tls {
+        certificate: Pem::File(certificate),
+        key: Pem::File(key),
+        client_ca: client_ca.map(Pem::File),
+    };
+    Ok(nodule_api::Config { tls, node: name.to_owned(), authorization })
+}
+
+/// A file that is named by an empty string is not named.
+fn first(flag: &Option<PathBuf>, field: &Option<PathBuf>) -> Option<PathBuf> {
+    flag.clone().or_else(|| field.clone()).filter(|path| !path.as_os_str().is_empty())
+}
+
+fn listen(arguments: &Arguments, file: &File) -> SocketAddr {
+    let address =
+        arguments.address.or(file.kubelet.address).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    SocketAddr::new(address, arguments.port.or(file.kubelet.port).unwrap_or(PORT))
+}
+
+fn health(arguments: &Arguments, file: &File) -> Option<SocketAddr> {
+    let address = arguments.healthz_bind_address.or(file.kubelet.healthz_bind_address);
+    let port = arguments.healthz_port.or(file.kubelet.healthz_port).unwrap_or(HEALTHZ_PORT);
+    (port != 0).then(|| SocketAddr::new(address.unwrap_or(Ipv4Addr::LOCALHOST.into()), port))
+}
+
+fn images(arguments: &Arguments, file: &File, host: &Host) -> Result<nodule_image::Config> {
+    let nodule = &file.nodule;
+    let compiler = program(&nodule.compile_path, host, "nodule-compile");
+    let mut images = nodule_image::Config::new(arguments.root_dir.join("images"), compiler);
+    images.plain_http.clone_from(&nodule.plain_http_registries);
+    if let Some(memory) = &nodule.compile.memory {
+        let bytes = quantity::units(memory).context("field \"compile.memory\"")?;
+        images.compile_memory_mib = bytes.div_ceil(1 << 20);
+    }
+    images.compile_seconds =
+        nodule.compile.timeout.or(Duration::from_secs(images.compile_seconds)).as_secs().max(1);
+    images.parallel_pulls = parallel_pulls(&file.kubelet, images.parallel_pulls)?;
+    Ok(images)
+}
+
+fn parallel_pulls(kubelet: &Kubelet, default: usize) -> Result<usize> {
+    match (kubelet.serialize_image_pulls, kubelet.max_parallel_image_pulls) {
+        (_, Some(0)) => Err(anyhow::anyhow!("field \"maxParallelImagePulls\": use 1 or more")),
+        (Some(true), Some(2..)) => Err(anyhow::anyhow!(
+            "field \"maxParallelImagePulls\": more than 1 contradicts serializeImagePulls: set that to false"
+        )),
+        (Some(true), _) => Ok(1),
+        (_, Some(pulls)) => Ok(pulls),
+        (_, None) => Ok(default),
+    }
+}
+
+/// The agent's other programs lie beside it.
+fn program(path: &Option<PathBuf>, host: &Host, name: &str) -> PathBuf {
+    path.clone().unwrap_or_else(|| host.programs.join(name))
+}
+
+fn pods(
+    arguments: &Arguments,
+    file: &File,
+    host: &Host,
+    name: &str,
+    addresses: &[IpAddr],
+) -> Result<nodule_pod::Config> {
+    let (kubelet, nodule) = (&file.kubelet, &file.nodule);
+    let size = kubelet
+        .container_log_max_size
+        .as_deref()
+        .filter(|size| !size.is_empty())
+        .unwrap_or(LOG_SIZE);
+    let files = kubelet.container_log_max_files.unwrap_or(LOG_FILES);
+    ensure!(files > 1, "field \"containerLogMaxFiles\": use 2 or more");
+    let or = |path: Option<PathBuf>, default: &str| {
+        path.unwrap_or_else(|| Path::new(default).to_owned())
+    };
+    Ok(nodule_pod::Config {
+        node: name.to_owned(),
+        addresses: addresses.iter().map(IpAddr::to_string).collect(),
+        root: arguments.root_dir.clone(),
+        run: or(first(&arguments.run_dir, &nodule.run_dir), "/run/nodule"),
+        logs: or(first(&arguments.pod_logs_dir, &kubelet.pod_logs_dir), "/var/log/pods"),
+        sandbox: program(&nodule.sandbox_path, host, "nodule-sandbox"),
+        log_max_size: quantity::units(size).context("field \"containerLogMaxSize\"")?,
+        log_max_files: files,
+        sync: kubelet.sync_frequency.or(SYNC),
+        longest_backoff: kubelet
+            .crash_loop_back_off
+            .max_container_restart_period
+            .or(LONGEST_BACKOFF),
+    })
+}
+
+fn log(arguments: &Arguments, file: &File) -> Log {
+    let logging = &file.kubelet.logging;
+    let format = match logging.format {
+        Some(Format::Json) => LogFormat::Json,
+        Some(Format::Text) | None => LogFormat::Human,
+    };
+    Log {
+        format: arguments.format().unwrap_or(format),
+        verbosity: arguments.verbosity.or(logging.verbosity).unwrap_or_default(),
+    }
+}
+
+fn node(
+    arguments: &Arguments,
+    file: &File,
+    name: String,
+    addresses: Vec<IpAddr>,
+) -> Result<nodule_node::Config> {
+    let (kubelet, labels) = (&file.kubelet, &file.nodule.labels);
+    let arch = labels.arch.clone().unwrap_or_else(|| ARCH.to_owned());
+    Ok(nodule_node::Config {
+        hostname: name.clone(),
+        name,
+        addresses,
+        port: 0,
+        root: arguments.root_dir.clone(),
+        os: labels.os.clone().unwrap_or_else(|| OS.to_owned()),
+        taints: taints(arguments, kubelet, &arch)?,
+        arch,
+        wasi: WASI.to_owned(),
+        labels: values::labels(arguments.node_labels.as_deref().unwrap_or_default())
+            .context("--node-labels")?,
+        provider_id: kubelet.provider_id.clone().filter(|id| !id.is_empty()),
+        max_pods: arguments.max_pods.or(kubelet.max_pods).unwrap_or(MAX_PODS),
+        reserved: reserved(kubelet)?,
+        eviction: eviction(&kubelet.eviction_hard)?,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        periods: periods(kubelet)?,
+    })
+}
+
+/// Without others, those that keep ordinary pods away.
+fn taints(arguments: &Arguments, kubelet: &Kubelet, arch: &str) -> Result<Vec<Taint>> {
+    if let Some(text) = &arguments.register_with_taints {
+        return values::taints(text).context("--register-with-taints");
+    }
+    if let Some(taints) = &kubelet.register_with_taints {
+        taints.iter().try_for_each(values::check).context("field \"registerWithTaints\"")?;
+        return Ok(taints.clone());
+    }
+    let taint = |effect: &str| Taint {
+        key: "kubernetes.io/arch".to_owned(),
+        value: Some(arch.to_owned()),
+        effect: effect.to_owned(),
+        ..Taint::default()
+    };
+    Ok(["NoSchedule", "NoExecute"].map(taint).to_vec())
+}
+
+fn reserved(kubelet: &Kubelet) -> Result<Reserved> {
+    let kube = values::reserved(&kubelet.kube_reserved).context("field \"kubeReserved\"")?;
+    let system = values::reserved(&kubelet.system_reserved).context("field \"systemReserved\"")?;
+    Ok(Reserved {
+        cpu_millis: kube.cpu_millis.saturating_add(system.cpu_millis),
+        memory: kube.memory.saturating_add(system.memory),
+        storage: kube.storage.saturating_add(system.storage),
+    })
+}
+
+fn eviction(map: &Option<BTreeMap<String, String>>) -> Result<Thresholds> {
+    match map.as_ref().filter(|map| !map.is_empty()) {
+        Some(map) => values::thresholds(map).context("field \"evictionHard\""),
+        None => Ok(Thresholds::default()),
+    }
+}
+
+/// As for the kubelet, a status that is computed at a rate of its own is also sent at that rate.
+fn periods(kubelet: &Kubelet) -> Result<Periods> {
+    let default = Periods::default();
+    let update = kubelet.node_status_update_frequency;
+    let report = if update.is_set() { update.or(default.update) } else { default.report };
+    let lease = match kubelet.node_lease_duration_seconds {
+        None | Some(0) => default.lease,
+        Some(seconds) => Duration::from_secs(seconds.into()),
+    };
+    ensure!(lease >= Duration::from_secs(4), "field \"nodeLeaseDurationSeconds\": use 4 or more");
+    Ok(Periods {
+        update: update.or(default.update),
+        report: kubelet.node_status_report_frequency.or(report),
+        lease,
+        request: REQUEST.min(lease / 4),
+        pressure: kubelet.eviction_pressure_transition_period.or(default.pressure),
+        ..default
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    const KUBELET: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+    const NODULE: &str = "apiVersion: nodule.dev/v1alpha1\nkind: NoduleConfiguration\n";
+
+    fn settings(flags: &[&str], file: &str) -> Result<Settings> {
+        let always = ["nodule", "--kubeconfig=k", "--tls-cert-file=c", "--tls-private-key-file=p"];
+        let arguments = Arguments::try_parse_from(always.iter().chain(flags))?;
+        let host = Host {
+            name: "Machine".to_owned(),
+            addresses: vec!["10.0.0.9".parse()?, "fd00::9".parse()?],
+            programs: "/opt".into(),
+        };
+        Settings::new(arguments, File::parse(file)?, &host)
+    }
+
+    #[test]
+    fn defaults_are_the_kubelets() {
+        let settings = settings(&[], "").unwrap();
+        assert_eq!(settings.listen.to_string(), "0.0.0.0:10250");
+        assert_eq!(settings.health.unwrap().to_string(), "127.0.0.1:10248");
+        let node = settings.node;
+        assert_eq!(
+            (node.name.as_str(), node.hostname.as_str(), node.max_pods),
+            ("machine", "machine", 110)
+        );
+        assert_eq!(node.addresses, ["10.0.0.9".parse::<IpAddr>().unwrap()]);
+        assert_eq!(node.periods, Periods::default());
+        let taints: Vec<_> =
+            node.taints.iter().map(|t| (t.key.as_str(), t.effect.as_str())).collect();
+        assert_eq!(
+            taints,
+            [("kubernetes.io/arch", "NoSchedule"), ("kubernetes.io/arch", "NoExecute")]
+        );
+        assert_eq!(settings.pods.sandbox, Path::new("/opt/nodule-sandbox"));
+        assert_eq!((settings.pods.log_max_size, settings.pods.log_max_files), (10 << 20, 5));
+        assert_eq!(settings.images.root, Path::new("/var/lib/nodule/images"));
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = format!(
+            "{KUBELET}maxPods: 5\nport: 1\naddress: 127.0.0.1\nhealthzPort: 2\nlogging:\n  format: json\n"
+        );
+        let from_file = settings(&[], &file).unwrap();
+        assert_eq!(
+            (from_file.node.max_pods, from_file.listen.to_string().as_str()),
+            (5, "127.0.0.1:1")
+        );
+        assert_eq!((from_file.health.unwrap().port(), from_file.log.format), (2, LogFormat::Json));
+        let flags = ["--max-pods=6", "--port=0", "--healthz-port=0", "--log-format=human"];
+        let from_flags = settings(&flags, &file).unwrap();
+        assert_eq!((from_flags.node.max_pods, from_flags.listen.port()), (6, 0));
+        assert_eq!((from_flags.health, from_flags.log.format), (None, LogFormat::Human));
+    }
+
+    #[test]
+    fn an_architecture_of_ones_own_is_the_taints_too() {
+        let settings =
+            settings(&[], &format!("{NODULE}labels:\n  arch: wasm32\n  os: wasip2\n")).unwrap();
+        let value = settings.node.taints[0].value.clone();
+        assert_eq!((settings.node.arch, value), ("wasm32".to_owned(), Some("wasm32".to_owned())));
+    }
+
+    #[test]
+    fn no_taints_are_no_taints() {
+        let file = format!("{KUBELET}registerWithTaints: []\n");
+        assert!(settings(&[], &file).unwrap().node.taints.is_empty());
+        assert!(settings(&["--register-with-taints="], "").unwrap().node.taints.is_empty());
+    }
+
+    #[test]
+    fn reservations_are_summed() {
+        let file = format!(
+            "{KUBELET}kubeReserved:\n  cpu: 100m\nsystemReserved:\n  cpu: 200m\n  memory: 1Gi\n"
+        );
+        let expected = Reserved { cpu_millis: 300, memory: 1 << 30, storage: 0 };
+        assert_eq!(settings(&[], &file).unwrap().node.reserved, expected);
+    }
+
+    #[test]
+    fn a_status_frequency_is_also_the_reports() {
+        for (fields, update, report) in [
+            ("nodeStatusUpdateFrequency: 20s\n", 20, 20),
+            ("nodeStatusReportFrequency: 1m\n", 10, 60),
+            ("nodeStatusUpdateFrequency: 0s\nnodeStatusReportFrequency: 0s\n", 10, 300),
+        ] {
+            let periods = settings(&[], &format!("{KUBELET}{fields}")).unwrap().node.periods;
+            assert_eq!(
+                (periods.update.as_secs(), periods.report.as_secs()),
+                (update, report),
+                "{fields}"
+            );
+        }
+    }
+
+    #[test]
+    fn images_are_pulled_side_by_side_unless_told_otherwise() {
+        for (fields, pulls) in [
+            ("", 4),
+            ("serializeImagePulls: true\n", 1),
+            ("maxParallelImagePulls: 9\n", 9),
+            ("serializeImagePulls: false\nmaxParallelImagePulls: 2\n", 2),
+        ] {
+            assert_eq!(
+                settings(&[], &format!("{KUBELET}{fields}")).unwrap().images.parallel_pulls,
+                pulls,
+                "{fields}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unspecified_address_is_any_of_its_family() {
+        let addresses = settings(&["--node-ip=::,0.0.0.0"], "").unwrap().node.addresses;
+        assert_eq!(
+            addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>(),
+            ["fd00::9", "10.0.0.9"]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_field_and_remedy() {
+        let table: &[(&[&str], &str, &str)] = &[
+            (&["--hostname-override=a_b"], "", "use --hostname-override"),
+            (&["--node-ip=10.0.0.1,10.0.0.2"], "", "one of each family"),
+            (&["--tls-cert-file="], "", "--tls-cert-file"),
+            (&["--node-labels=node-role.kubernetes.io/x="], "", "--node-labels"),
+            (&["--register-with-taints=a"], "", "use KEY=VALUE:EFFECT"),
+            (
+                &[],
+                "authentication:\n  anonymous:\n    enabled: true\n",
+                "authentication.anonymous.enabled",
+            ),
+            (
+                &[],
+                "authentication:\n  webhook:\n    enabled: false\n",
+                "authentication.webhook.enabled",
+            ),
+            (&[], "registerNode: false\n", "registerNode"),
+            (&[], "registerWithTaints:\n- key: a\n  effect: x\n", "use NoSchedule"),
+            (&[], "kubeReserved:\n  gpu: 1\n", "kubeReserved"),
+            (&[], "evictionHard:\n  memory: 1\n", "evictionHard"),
+            (&[], "containerLogMaxSize: big\n", "containerLogMaxSize"),
+            (&[], "containerLogMaxFiles: 1\n", "use 2 or more"),
+            (&[], "serializeImagePulls: true\nmaxParallelImagePulls: 2\n", "maxParallelImagePulls"),
+            (&[], "nodeLeaseDurationSeconds: 1\n", "use 4 or more"),
+        ];
+        for (flags, file, part) in table {
+            let result = settings(flags, &format!("{KUBELET}{file}"));
+            let error = format!("{:#}", result.err().expect(part));
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+
+use k8s_openapi::api::core::v1::Taint;
+use serde::Deserialize;
+
+use super::values::GoDuration;
+
+/// The part of a KubeletConfiguration (kubelet.config.k8s.io/v1beta1) that means something here.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Kubelet {
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) authentication: Authentication,
+    pub(crate) authorization: Authorization,
+    pub(crate) container_log_max_files: Option<u32>,
+    pub(crate) container_log_max_size: Option<String>,
+    pub(crate) crash_loop_back_off: CrashLoopBackOff,
+    pub(crate) eviction_hard: Option<BTreeMap<String, String>>,
+    pub(crate) eviction_pressure_transition_period: GoDuration,
+    pub(crate) healthz_bind_address: Option<IpAddr>,
+    pub(crate) healthz_port: Option<u16>,
+    pub(crate) kube_reserved: BTreeMap<String, String>,
+    pub(crate) logging: Logging,
+    pub(crate) max_parallel_image_pulls: Option<usize>,
+    pub(crate) max_pods: Option<u32>,
+    pub(crate) node_lease_duration_seconds: Option<u32>,
+    pub(crate) node_status_report_frequency: GoDuration,
+    pub(crate) node_status_update_frequency: GoDuration,
+    pub(crate) pod_logs_dir: Option<PathBuf>,
+    pub(crate) port: Option<u16>,
+    #[serde(rename = "providerID")]
+    pub(crate) provider_id: Option<String>,
+    pub(crate) register_node: Option<bool>,
+    pub(crate) register_with_taints: Option<Vec<Taint>>,
+    pub(crate) serialize_image_pulls: Option<bool>,
+    pub(crate) sync_frequency: GoDuration,
+    pub(crate) system_reserved: BTreeMap<String, String>,
+    pub(crate) tls_cert_file: Option<PathBuf>,
+    pub(crate) tls_private_key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Authentication {
+    pub(crate) anonymous: Switch,
+    pub(crate) webhook: Switch,
+    pub(crate) x509: X509,
+}
+
+/// `enabled`, if it is there.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Switch {
+    pub(crate) enabled: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct X509 {
+    #[serde(rename = "clientCAFile")]
+    pub(crate) client_ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Authorization {
+    pub(crate) mode: Option<Mode>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) enum Mode {
+    AlwaysAllow,
+    Webhook,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct CrashLoopBackOff {
+    pub(crate) max_container_restart_period: GoDuration,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Logging {
+    pub(crate) format: Option<Format>,
+    pub(crate) verbosity: Option<u8>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Format {
+    #[serde(alias = "")]
+    Text,
+    Json,
+}

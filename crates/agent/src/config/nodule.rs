@@ -1,0 +1,41 @@
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::values::GoDuration;
+
+/// What is ours to configure (nodule.dev/v1alpha1).
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Nodule {
+    /// Registries, as in image names, that are asked over plain HTTP.
+    #[serde(rename = "plainHTTPRegistries")]
+    pub(crate) plain_http_registries: Vec<String>,
+    /// `nodule-sandbox`; without it, the one beside this program.
+    pub(crate) sandbox_path: Option<PathBuf>,
+    /// `nodule-compile`; without it, the one beside this program.
+    pub(crate) compile_path: Option<PathBuf>,
+    pub(crate) compile: Compile,
+    pub(crate) run_dir: Option<PathBuf>,
+    pub(crate) labels: Labels,
+}
+
+/// What one compilation may use.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Compile {
+    /// A quantity of memory.
+    pub(crate) memory: Option<String>,
+    /// Processor time.
+    pub(crate) timeout: GoDuration,
+}
+
+/// What the node says that it is: its labels, taints and nodeInfo.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Labels {
+    /// `kubernetes.io/arch`.
+    pub(crate) arch: Option<String>,
+    /// `kubernetes.io/os`.
+    pub(crate) os: Option<String>,
+}
