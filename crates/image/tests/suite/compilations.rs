@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use futures::future::join_all;
 use nodule_image::{CompileError, Config, Image, Images};
@@ -17,9 +18,20 @@ async fn pulled(wasm: &[u8], change: impl FnOnce(&mut Config)) -> (Node, Image) 
     (node, image)
 }
 
-fn runs(image: &Image) -> usize {
+/// The process ids of the compilers that were started for an image.
+fn runs(image: &Image) -> Vec<String> {
     let path = image.wasm.with_extension("runs");
-    fs::read_to_string(path).unwrap_or_default().lines().count()
+    fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+/// Waits for something that must come, and fails if it does not.
+async fn until(mut is_so: impl FnMut() -> bool) {
+    let so = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), so).await.unwrap();
 }
 
 #[tokio::test]
@@ -32,7 +44,7 @@ async fn a_program_is_compiled_once_however_many_ask() {
     assert!(paths.iter().all(|other| other.as_ref().unwrap() == path));
     let hex = image.wasm_digest.replace("sha256:", "");
     assert_eq!(*path, node.root().join(format!("aot/engine1/{hex}.cwasm")));
-    assert_eq!(runs(&image), 1);
+    assert_eq!(runs(&image).len(), 1);
     assert!(node.files("partial").is_empty());
 }
 
@@ -80,6 +92,22 @@ async fn a_compiler_that_takes_too_long_is_killed() {
     let (node, image) = pulled(&module("slow"), |config| config.compile_seconds = 0).await;
     let error = node.images.compile(&image).await.unwrap_err();
     assert!(error.to_string().contains("was killed: it took longer"), "{error}");
+}
+
+#[tokio::test]
+async fn a_compilation_that_is_dropped_ends_its_compiler_and_can_be_made_again() {
+    let (node, image) = pulled(&module("slow"), |_| ()).await;
+    tokio::select! {
+        _ = node.images.compile(&image) => unreachable!("the compiler sleeps"),
+        () = until(|| !runs(&image).is_empty()) => {}
+    }
+    let command = format!("/proc/{}/cmdline", runs(&image)[0]);
+    until(|| fs::read(&command).unwrap_or_default().is_empty()).await;
+
+    tokio::select! {
+        _ = node.images.compile(&image) => unreachable!("the compiler sleeps"),
+        () = until(|| runs(&image).len() == 2) => {}
+    }
 }
 
 #[tokio::test]

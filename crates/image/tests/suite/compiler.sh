@@ -4,7 +4,7 @@ if [ "$1" = key ]; then
     echo engine1
     exit 0
 fi
-echo run >> "$2.runs"
+echo $$ >> "$2.runs"
 if grep -aq 'no start' "$2"; then
     echo 'some noise' >&2
     echo 'the module exports no _start' >&2
