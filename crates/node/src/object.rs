@@ -195,10 +195,12 @@ fn info(config: &Config, facts: &Facts<'_>) -> NodeSystemInfo {
         machine_id: machine.machine_id.clone(),
         os_image: machine.os_image.clone(),
         system_uuid: machine.system_uuid.clone(),
+        // Where there is none, nothing is said: the API server takes no zero.
         swap: facts
             .measure
             .swap
             .and_then(|n| i64::try_from(n).ok())
+            .filter(|capacity| *capacity > 0)
             .map(|n| NodeSwapStatus { capacity: Some(n) }),
         ..NodeSystemInfo::default()
     }
