@@ -55,7 +55,7 @@ mod tests {
         let (log, full) = (folder.path().join("0.log"), folder.path().join("0.log.1"));
         let changes = Changes::of(folder.path()).unwrap();
         let told = async || {
-            tokio::time::timeout(Duration::from_secs(60), changes.next()).await.unwrap().unwrap()
+            tokio::time::timeout(Duration::from_secs(60), changes.next()).await.unwrap().unwrap();
         };
 
         std::fs::write(&log, "").unwrap();
