@@ -16,6 +16,7 @@ use clap::{Args, Parser, Subcommand};
 mod component;
 mod header;
 mod input;
+mod key;
 mod module;
 mod supervise;
 mod worker;

@@ -13,11 +13,11 @@ use wasmtime::{Config, Engine, Module};
 use crate::Job;
 use crate::header::{self, Kind};
 use crate::input::InputError;
-use crate::{component, module};
+use crate::{component, key, module};
 
 /// What `nodule-compile key` prints.
 pub(crate) fn key() -> Result<String> {
-    Ok(nodule_engine::key(&engine()?))
+    Ok(key::key(&engine()?))
 }
 
 /// What is printed for a program that was compiled.

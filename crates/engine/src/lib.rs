@@ -1,18 +1,13 @@
 //! The one Wasmtime configuration on which compiled code and the process that runs it agree.
 //!
 //! Wasmtime refuses code that was compiled under other settings, so `nodule-compile` and `nodule-sandbox` both begin
-//! with [`config`]. [`key`] names what such code depends on beside its source: the agent keeps compiled code by it.
-//! [`imports`] lists what a program may import, which the one checks and the other provides.
+//! with [`config`]. [`imports`] lists what a program may import, which the one checks and the other provides.
 //!
-//! Only `nodule-compile` has the feature `compile`, which brings Cranelift; Cargo unifies the features of what one
-//! command builds, so each of the two programs is built by a command of its own.
+//! Nothing here brings Cranelift, which only `nodule-compile` has. Cargo unifies the features of what one command
+//! builds, so each of the two programs is built by a command of its own.
 
 pub mod imports;
-#[cfg(feature = "compile")]
-mod key;
 
-#[cfg(feature = "compile")]
-pub use key::key;
 use wasmtime::Config;
 
 /// Address space of a 32-bit memory, all of it reserved: no bounds checks are compiled, growing never moves it. It

@@ -3,21 +3,24 @@
 //! It never blocks but in `poll`: its sockets do not, and an agent that does not read what it is told is hung up on.
 //! It may come back; it is told the newest state then.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 
 use nodule_sandbox_proto::frame::{Decoder, FrameError, encode};
 use nodule_sandbox_proto::{Exit, Report, Request, VERSION};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::error::chain;
 use crate::process::diagnose;
 
 /// The stack of the control thread in bytes. It parses small messages; the default would be 2 MiB in every container.
 const STACK: usize = 128 << 10;
+
+/// How long until a connection that could not be accepted is tried again: short for an agent, long for a CPU.
+const RETRY: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// The main thread's end of the control thread.
 pub(crate) struct Control {
@@ -44,6 +47,7 @@ impl Control {
             stop,
             newest: None,
             peers: Vec::new(),
+            crowded: false,
         };
         let thread = thread::Builder::new()
             .name("control".into())
@@ -79,6 +83,8 @@ struct Server<S> {
     /// What a new peer is told after hello.
     newest: Option<Report>,
     peers: Vec<Peer>,
+    /// Whether the last connection could not be accepted: the guest may have taken every file descriptor.
+    crowded: bool,
 }
 
 impl<S: Fn()> Server<S> {
@@ -94,21 +100,22 @@ impl<S: Fn()> Server<S> {
         }
     }
 
-    /// Until there is anything to do. What, the callers find out by trying: there are a handful of sockets.
+    /// Until there is anything to do. What, the callers find out by trying: there are a handful of sockets. A connection
+    /// that cannot be accepted stays ready, and is not polled for but tried again.
     fn wait(&self) -> io::Result<()> {
-        let own = [self.wake.as_fd(), self.listener.as_fd()];
+        let listener = (!self.crowded).then(|| self.listener.as_fd());
         let peers = self.peers.iter().map(|peer| peer.stream.as_fd());
-        let mut sources: Vec<_> = own
-            .into_iter()
+        let mut sources: Vec<_> = std::iter::once(self.wake.as_fd())
+            .chain(listener)
             .chain(peers)
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
-        match poll(&mut sources, None) {
+        match poll(&mut sources, self.crowded.then_some(&RETRY)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         // It counts, and does not block: an error means that it is at zero already.
-        _ = (&std::fs::File::from(self.wake.try_clone()?)).read(&mut [0; size_of::<u64>()]);
+        _ = rustix::io::read(&self.wake, &mut [0; size_of::<u64>()]);
         Ok(())
     }
 
@@ -120,12 +127,17 @@ impl<S: Fn()> Server<S> {
     }
 
     fn accept(&mut self) {
-        while let Ok((stream, _)) = self.listener.accept() {
-            match stream.set_nonblocking(true) {
-                Ok(()) => self.peers.push(Peer { stream, decoder: Decoder::new(), greeted: false }),
-                Err(error) => diagnose(format_args!("a connection to the control socket: {error}")),
+        let error = loop {
+            match self.listener.accept().and_then(Peer::new) {
+                Ok(peer) => self.peers.push(peer),
+                Err(error) => break error,
             }
+        };
+        let crowded = error.kind() != io::ErrorKind::WouldBlock;
+        if crowded && !self.crowded {
+            diagnose(format_args!("a connection to the control socket waits: {error}"));
         }
+        self.crowded = crowded;
     }
 
     fn hear(&mut self) {
@@ -161,6 +173,11 @@ struct Peer {
 }
 
 impl Peer {
+    fn new((stream, _): (UnixStream, SocketAddr)) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self { stream, decoder: Decoder::new(), greeted: false })
+    }
+
     /// Takes all that has arrived.
     fn hear(
         &mut self,

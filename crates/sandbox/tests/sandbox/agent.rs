@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use nodule_sandbox_proto::{Cause, Report, Request, Stdin};
+use nodule_sandbox_proto::{Cause, Report, Request, Stdin, VERSION};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::guests::{both, module};
 use crate::setup::{Agent, Sandbox, Setup};
@@ -151,4 +152,23 @@ fn a_peer_that_talks_nonsense_is_hung_up_on_and_no_other() {
     assert_eq!(good.ended().code, 0);
     let diagnostics = sandbox.wait().diagnostics;
     assert!(diagnostics.contains("over the limit"), "{diagnostics}");
+}
+
+#[test]
+fn a_sandbox_without_free_descriptors_answers_when_there_are_some_again() {
+    let sandbox = held();
+    let mut first = sandbox.connect();
+    first.greet();
+    let pid = Pid::from_raw(first.started().pid.try_into().unwrap());
+    let descriptors = |limit| Rlimit { current: Some(limit), maximum: Some(1024) };
+    // Fewer than are open, and as many as the control thread polls for: poll(2) knows this limit too.
+    prlimit(pid, Resource::Nofile, descriptors(4)).unwrap();
+    let mut second = sandbox.connect();
+    second.say(&Request::Hello { version: VERSION });
+    let diagnostics = sandbox.setup.folder.path().join("sandbox.log");
+    while !std::fs::read_to_string(&diagnostics).unwrap().contains("waits") {
+        std::thread::yield_now();
+    }
+    prlimit(pid, Resource::Nofile, descriptors(1024)).unwrap();
+    assert!(matches!(second.hear(), Some(Report::Hello { .. })));
 }

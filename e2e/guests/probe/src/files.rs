@@ -5,7 +5,8 @@ use std::{fs, io};
 use crate::Failure;
 
 pub fn cat() -> Result<(), Failure> {
-    io::copy(&mut io::stdin().lock(), &mut io::stdout().lock()).map_err(|error| format!("cat: {error}"))?;
+    io::copy(&mut io::stdin().lock(), &mut io::stdout().lock())
+        .map_err(|error| format!("cat: {error}"))?;
     Ok(())
 }
 

@@ -38,7 +38,9 @@ pub fn connect(address: &str, text: &str) -> Result<(), Failure> {
 
 /// Addresses, one a line.
 pub fn resolve(name: &str) -> Result<(), Failure> {
-    for address in (name, 0).to_socket_addrs().map_err(|error| format!("resolve {name}: {error}"))? {
+    for address in
+        (name, 0).to_socket_addrs().map_err(|error| format!("resolve {name}: {error}"))?
+    {
         println!("{}", address.ip());
     }
     Ok(())

@@ -63,7 +63,8 @@ pub fn random(count: usize) -> Result<(), Failure> {
 }
 
 pub fn clock() -> Result<(), Failure> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| format!("clock: {error}"))?;
+    let now =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| format!("clock: {error}"))?;
     let start = Instant::now();
     while start.elapsed().is_zero() {}
     println!("now {}\nthe monotonic clock runs", now.as_millis());

@@ -47,7 +47,8 @@ pub fn flood(bytes: usize) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     for (number, from) in (0..bytes).step_by(LINE).enumerate() {
         let line = format!("{number:0width$}\n", width = LINE - 1);
-        out.write_all(&line.as_bytes()[..LINE.min(bytes - from)]).map_err(|error| format!("flood: {error}"))?;
+        out.write_all(&line.as_bytes()[..LINE.min(bytes - from)])
+            .map_err(|error| format!("flood: {error}"))?;
     }
     out.flush().map_err(|error| format!("flood: {error}"))
 }

@@ -10,7 +10,7 @@ use wasmtime::Engine;
 ///
 /// It stays the same from one run to the next, so that it may name files. It is no check: Wasmtime looks at each file
 /// that it loads itself.
-pub fn key(engine: &Engine) -> String {
+pub(crate) fn key(engine: &Engine) -> String {
     let mut hasher = Fnv::default();
     engine.precompile_compatibility_hash().hash(&mut hasher);
     std::env::consts::ARCH.hash(&mut hasher);
@@ -54,17 +54,17 @@ mod tests {
 
     #[test]
     fn the_key_is_the_same_for_every_engine_of_one_configuration() {
-        let key = key(&Engine::new(&crate::config()).unwrap());
+        let key = key(&Engine::new(&nodule_engine::config()).unwrap());
         assert_eq!(key.len(), 32);
-        assert_eq!(key, super::key(&Engine::new(&crate::config()).unwrap()));
+        assert_eq!(key, super::key(&Engine::new(&nodule_engine::config()).unwrap()));
     }
 
     #[test]
     fn another_configuration_has_another_key() {
-        let mut other = crate::config();
+        let mut other = nodule_engine::config();
         other.epoch_interruption(true);
         assert_ne!(
-            key(&Engine::new(&crate::config()).unwrap()),
+            key(&Engine::new(&nodule_engine::config()).unwrap()),
             key(&Engine::new(&other).unwrap())
         );
     }
