@@ -26,13 +26,11 @@ fn remedy(module: &Module) -> &'static str {
 
 /// The import's name and a hint, if this node does not provide it.
 fn missing(import: &ImportType<'_>) -> Option<(String, Option<&'static str>)> {
-    let provided = match import.ty() {
-        ExternType::Func(wanted) if import.module() == WASI_P1 => {
+    let provided = import.module() == WASI_P1
+        && import.ty().func().is_some_and(|wanted| {
             let found = WASI_P1_FUNCTIONS.iter().find(|(name, _)| *name == import.name());
-            found.is_some_and(|(_, given)| *given == signature(&wanted))
-        }
-        _ => false,
-    };
+            found.is_some_and(|(_, given)| *given == signature(wanted))
+        });
     (!provided).then(|| {
         (format!("{}.{}", import.module(), import.name()), hint(import.module(), import.name()))
     })
