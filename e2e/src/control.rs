@@ -1,7 +1,7 @@
 //! The other side of a supervisor: starting one, asking it for something, ending it.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -56,9 +56,12 @@ pub fn up(layout: &Layout, wanted: Wanted) -> Result<State> {
         return Ok(state);
     }
     clear(layout)?;
-    let mut child =
-        supervisor(layout, wanted)?.stdin(Stdio::null()).spawn().context("start the supervisor")?;
-    wait_until_ready(&mut child)?;
+    // Not this process's standard error: whoever reads that to its end would wait as long as the control plane runs.
+    let mut said = tempfile::tempfile()?;
+    let mut command = supervisor(layout, wanted)?;
+    command.stdin(Stdio::null()).stderr(said.try_clone()?);
+    let mut child = command.spawn().context("start the supervisor")?;
+    wait_until_ready(&mut child).with_context(|| read_from_start(&mut said))?;
     layout.state().context("the supervisor ended as soon as it was ready")
 }
 
@@ -143,7 +146,12 @@ fn supervisor(layout: &Layout, wanted: Wanted) -> Result<Command> {
     Ok(command)
 }
 
-/// The supervisor's standard error is this process's: what went wrong is already there to read.
+fn read_from_start(file: &mut fs::File) -> String {
+    let mut text = String::new();
+    let read = file.rewind().and_then(|()| file.read_to_string(&mut text));
+    read.map_or_else(|error| error.to_string(), |_| text.trim_end().to_owned())
+}
+
 fn wait_until_ready(child: &mut Child) -> Result<()> {
     let mut line = String::new();
     let output = child.stdout.take().context("the supervisor's output is a pipe")?;
@@ -152,5 +160,5 @@ fn wait_until_ready(child: &mut Child) -> Result<()> {
         return Ok(());
     }
     let status = child.wait()?;
-    bail!("the control plane did not start ({status}); why is said above")
+    bail!("the control plane did not start ({status})")
 }

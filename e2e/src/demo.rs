@@ -114,6 +114,7 @@ impl Demo {
 
     fn link(&self, binaries: &Binaries, programs: [Result<(&str, PathBuf)>; 3]) -> Result<()> {
         let folder = self.file("bin");
+        let this = std::env::current_exe()?.display().to_string();
         remove(&folder)?;
         fs::create_dir_all(&folder)?;
         for (name, path) in binaries.iter() {
@@ -123,7 +124,11 @@ impl Demo {
             let (name, path) = program?;
             symlink(path, folder.join(name))?;
         }
-        Ok(())
+        let push = format!(
+            "#!/bin/sh\n# push FILE HOST:PORT/NAME:TAG\nexec {} push \"$@\"\n",
+            quote(&this)
+        );
+        runnable(&folder.join("push"), &push)
     }
 
     /// Makes the node and starts its agent by the script that its user has too.
@@ -147,8 +152,7 @@ impl Demo {
                 max_pods: 250,
             };
             let node = Node::prepare(&self.file("node"), &plan)?;
-            fs::write(&script, self.script(&node))?;
-            fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+            runnable(&script, &self.script(&node))?;
         }
         let status =
             Command::new(&script).stdin(Stdio::null()).status().context("run the agent script")?;
@@ -252,6 +256,11 @@ fn follow(kubectl: &Kubectl) -> Result<()> {
     child.wait()?;
     answer("^C");
     Ok(())
+}
+
+fn runnable(path: &Path, script: &str) -> Result<()> {
+    fs::write(path, script).with_context(|| format!("write {}", path.display()))?;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
 }
 
 fn quote(word: &str) -> String {
