@@ -170,7 +170,15 @@ impl Demo {
 # Starts the demo's agent in the background, unless it runs. Its process id is in agent.pid, what it says in agent.log.
 set -eu
 cd {}
-if [ -e agent.pid ] && grep -qsF -- {} \"/proc/$(cat agent.pid)/cmdline\"; then
+runs() {{
+  [ -e agent.pid ] && grep -qsF -- {} \"/proc/$(cat agent.pid)/cmdline\"
+}}
+# One that was just killed is still seen for a moment.
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+  runs || break
+  sleep 0.1
+done
+if runs; then
   echo \"the agent runs already, process $(cat agent.pid)\"
   exit 0
 fi
@@ -203,19 +211,23 @@ echo $! >agent.pid
     }
 
     fn suggest(&self) {
-        let folder = self.folder.display();
+        let folder = quote(&self.folder.display().to_string());
         answer(format!(
             "
 The demo runs on. Try next:
 
-  export KUBECONFIG={folder}/kubeconfig PATH={folder}/bin:$PATH
-  kubectl logs -f hello                     what the program prints
-  kubectl run again --image $(cat {folder}/registry)/examples/probe:p2 \\
+  export D={folder}
+  export KUBECONFIG=$D/kubeconfig PATH=$D/bin:$PATH
+
+  kubectl logs -f hello            # what the program prints
+  kubectl get events               # what the node did
+  kubectl run again --image $(cat $D/registry)/examples/probe:p2 --restart=Never \\
     --overrides '{{\"spec\":{{\"runtimeClassName\":\"nodule\"}}}}' -- show
-  kubectl get events                        what the node did
-  kill -9 $(cat {folder}/agent.pid)         pods run on without their agent,
-  {folder}/agent                            and this one finds them again
-  e2e/just demo-down                        ends it all
+  kill -9 $(cat $D/agent.pid)      # pods run on without their agent,
+  $D/agent                         # and the next one takes them over
+  push FILE.wasm $(cat $D/registry)/me/program:1
+
+`e2e/just demo-down` ends it all.
 
 The registry is at {} (plain HTTP).",
             fs::read_to_string(self.file("registry")).unwrap_or_default().trim_end()
