@@ -1,33 +1,36 @@
-//! Answers a registry's challenge. `oci-client` speaks the token protocol.
+//! Answers a registry's challenge: with a password, or with a token that a service gives
+//! for it (distribution specification, "Token Authentication").
 
-use oci_client::Client;
-use oci_client::RegistryOperation::Pull;
-use oci_client::client::{ClientConfig, ClientProtocol};
-use oci_client::errors::OciDistributionError;
-use oci_client::secrets::RegistryAuth;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::{Client, RequestBuilder, StatusCode, Url};
+use serde::Deserialize;
 use tokio::time::timeout;
 
 use crate::Patience;
+use crate::challenge::Challenge;
 use crate::error::Problem;
 use crate::keyring::Credential;
 use crate::reference::Reference;
-use crate::transport;
+use crate::transport::{self, Security};
+
+/// The longest answer with a token: tokens have a few KiB, and no server takes longer headers.
+const LIMIT: u64 = 64 << 10;
 
 /// With whose credentials, and how, a repository is asked.
 pub(crate) struct Account {
-    reference: Reference,
+    repository: String,
     credential: Option<Credential>,
-    protocol: ClientProtocol,
+    security: Security,
 }
 
 impl Account {
     pub(crate) fn new(
         reference: &Reference,
         credential: Option<&Credential>,
-        protocol: ClientProtocol,
+        security: Security,
     ) -> Self {
-        Self { reference: reference.clone(), credential: credential.cloned(), protocol }
+        let repository = reference.repository().to_owned();
+        Self { repository, credential: credential.cloned(), security }
     }
 
     /// For messages.
@@ -39,77 +42,100 @@ impl Account {
     }
 
     /// The `Authorization` that the challenges of a 401 ask for; none if this account has no
-    /// answer to them.
+    /// answer to them. A password is given only to who asks for it.
     pub(crate) async fn answer(
         &self,
-        challenges: &HeaderMap,
+        http: &Client,
+        headers: &HeaderMap,
         patience: &Patience,
     ) -> Result<Option<HeaderValue>, Problem> {
-        let challenges: Vec<_> = challenges
-            .get_all(WWW_AUTHENTICATE)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .map(str::to_ascii_lowercase)
-            .collect();
-        if challenges.iter().any(|challenge| challenge.contains("bearer ")) {
-            self.check_realm(&challenges)?;
-            return self.token(patience).await;
+        let challenges = Challenge::read(headers);
+        let bearer = challenges.iter().filter(|challenge| challenge.is("Bearer"));
+        for challenge in bearer {
+            if let Some(realm) = challenge.parameter("realm") {
+                let service = self.service(realm, challenge)?;
+                return self.token(http, service, patience).await.map(Some);
+            }
         }
-        Ok(self.credential.as_ref().and_then(basic))
+        let is_asked = challenges.iter().any(|challenge| challenge.is("Basic"));
+        Ok(self.credential.as_ref().filter(|_| is_asked).and_then(basic))
+    }
+
+    /// Where a token is asked for. The registry knows best which scopes its answer needs.
+    fn service(&self, realm: &str, challenge: &Challenge) -> Result<Url, Problem> {
+        let mut url = address(realm).ok_or_else(|| Problem::BadRealm { realm: cut(realm) })?;
+        self.check(&url)?;
+        let own = format!("repository:{}:pull", self.repository);
+        let scopes = challenge.parameter("scope").unwrap_or(&own);
+        let service = challenge.parameter("service").map(|service| ("service", service));
+        let scopes = scopes.split_ascii_whitespace().map(|scope| ("scope", scope));
+        url.query_pairs_mut().extend_pairs(service.into_iter().chain(scopes));
+        Ok(url)
     }
 
     /// A password goes out unencrypted only where the registry itself is configured so.
-    fn check_realm(&self, challenges: &[String]) -> Result<(), Problem> {
-        let realm = challenges.iter().find_map(|challenge| challenge.split_once("realm=\"http://"));
-        let (Some((_, realm)), Some(_), false) = (realm, &self.credential, self.is_plain()) else {
-            return Ok(());
-        };
-        let host = realm.split(['/', '"']).next().unwrap_or_default();
-        Err(Problem::InsecureRealm { realm: format!("http://{host}") })
-    }
-
-    fn is_plain(&self) -> bool {
-        self.protocol == ClientProtocol::Http
-    }
-
-    /// Fetches a token for this repository. The client is made for this one credential:
-    /// a shared one would give the first credential of a registry to everybody.
-    async fn token(&self, patience: &Patience) -> Result<Option<HeaderValue>, Problem> {
-        let client = Client::try_from(ClientConfig {
-            protocol: self.protocol.clone(),
-            connect_timeout: Some(patience.connect),
-            read_timeout: Some(patience.idle),
-            user_agent: crate::USER_AGENT,
-            platform_resolver: None,
-            ..ClientConfig::default()
-        });
-        let client = client.map_err(|error| self.problem(error))?;
-        let auth = match &self.credential {
-            Some(Credential { username, password }) => {
-                RegistryAuth::Basic(username.clone(), password.clone())
-            }
-            None => RegistryAuth::Anonymous,
-        };
-        let answer = timeout(patience.answer, client.auth(self.reference.as_oci(), &auth, Pull));
-        let stalled = |_| Problem::Stalled { what: "a token", within: patience.answer };
-        let token = answer.await.map_err(stalled)?.map_err(|error| self.problem(error))?;
-        Ok(token.and_then(|token| secret(&format!("Bearer {token}"))))
-    }
-
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the other variants are not of this call")]
-    fn problem(&self, error: OciDistributionError) -> Problem {
-        match error {
-            OciDistributionError::AuthenticationFailure(answer) => Problem::Denied {
-                who: self.who(),
-                answer: format!(
-                    "the token service answered {}",
-                    transport::shown(answer.as_bytes())
-                ),
-            },
-            OciDistributionError::RequestError(error) => transport::problem(&error),
-            error => Problem::Malformed { what: "the token", cause: error.to_string() },
+    fn check(&self, url: &Url) -> Result<(), Problem> {
+        let is_safe = url.scheme() == "https" || self.security == Security::Plain;
+        match is_safe || self.credential.is_none() {
+            true => Ok(()),
+            false => Err(Problem::InsecureRealm { realm: url.origin().ascii_serialization() }),
         }
     }
+
+    async fn token(
+        &self,
+        http: &Client,
+        url: Url,
+        patience: &Patience,
+    ) -> Result<HeaderValue, Problem> {
+        let host = url.authority().to_owned();
+        let authorization = self.credential.as_ref().and_then(basic);
+        let request = authorized(http.get(url), authorization.as_ref());
+        let token = self.fetch(request, patience).await;
+        token.map_err(|problem| Problem::TokenService { host, problem: Box::new(problem) })
+    }
+
+    async fn fetch(
+        &self,
+        request: RequestBuilder,
+        patience: &Patience,
+    ) -> Result<HeaderValue, Problem> {
+        let what = "the token";
+        let response = transport::send(request, what, patience).await?;
+        if response.status() != StatusCode::OK {
+            return Err(transport::refusal(response, self.who(), patience).await);
+        }
+        // All of it is as short as the beginning of another answer: it may not drip for long.
+        let within = patience.answer;
+        let body = timeout(within, transport::body(response, what, LIMIT, patience)).await;
+        let body = body.map_err(|_| Problem::Stalled { what, within })??;
+        // The parser's own words may quote the token.
+        let none = || Problem::Malformed { what, cause: "the answer holds none".to_owned() };
+        bearer(&body).ok_or_else(none)
+    }
+}
+
+/// The address of a token service: nothing but a place on the web, in particular no user.
+fn address(realm: &str) -> Option<Url> {
+    let url = Url::parse(realm).ok()?;
+    let is_web = matches!(url.scheme(), "https" | "http");
+    (is_web && url.username().is_empty() && url.password().is_none()).then_some(url)
+}
+
+fn cut(realm: &str) -> String {
+    realm.chars().take(100).collect()
+}
+
+/// The token of an answer. Services write either name, or both with the same value.
+fn bearer(body: &[u8]) -> Option<HeaderValue> {
+    #[derive(Deserialize)]
+    struct Answer {
+        token: Option<String>,
+        access_token: Option<String>,
+    }
+    let answer: Answer = serde_json::from_slice(body).ok()?;
+    let mut tokens = [answer.token, answer.access_token].into_iter().flatten();
+    tokens.find(|token| !token.is_empty()).and_then(|token| secret(&format!("Bearer {token}")))
 }
 
 fn basic(credential: &Credential) -> Option<HeaderValue> {
@@ -129,9 +155,9 @@ fn secret(value: &str) -> Option<HeaderValue> {
 
 /// Puts an account's authorization into a request.
 pub(crate) fn authorized(
-    request: reqwest::RequestBuilder,
+    request: RequestBuilder,
     authorization: Option<&HeaderValue>,
-) -> reqwest::RequestBuilder {
+) -> RequestBuilder {
     match authorization {
         Some(value) => request.header(AUTHORIZATION, value.clone()),
         None => request,
@@ -140,22 +166,93 @@ pub(crate) fn authorized(
 
 #[cfg(test)]
 mod tests {
+    use reqwest::header::WWW_AUTHENTICATE;
+
     use super::*;
 
-    fn answered(protocol: ClientProtocol, challenge: &'static str) -> Result<(), Problem> {
-        let reference = Reference::parse("reg.example/app").unwrap();
-        let credential = Credential { username: "u".to_owned(), password: "p".to_owned() };
-        let account = Account::new(&reference, Some(&credential), protocol);
-        account.check_realm(&[challenge.to_owned()])
+    fn asked(account: &Account, challenge: &'static str) -> Result<String, Problem> {
+        let value = HeaderValue::from_static(challenge);
+        let challenges = Challenge::read(&HeaderMap::from_iter([(WWW_AUTHENTICATE, value)]));
+        let realm = challenges[0].parameter("realm").unwrap();
+        account.service(realm, &challenges[0]).map(String::from)
+    }
+
+    fn account(password: Option<&str>, security: Security) -> Account {
+        let reference = Reference::parse("reg.example/team/app").unwrap();
+        let credential = password
+            .map(|password| Credential { username: "u".to_owned(), password: password.to_owned() });
+        Account::new(&reference, credential.as_ref(), security)
     }
 
     #[test]
     fn a_password_is_not_sent_in_the_clear_for_a_token() {
-        let plain = "bearer realm=\"http://auth.example/token\",service=\"s\"";
-        let secure = "bearer realm=\"https://auth.example/token\",service=\"s\"";
-        let refused = answered(ClientProtocol::Https, plain).unwrap_err().to_string();
+        let plain = "Bearer realm=\"HTTP://auth.example/token\",service=\"s\"";
+        let secure = "Bearer realm=\"https://auth.example/token\",service=\"s\"";
+        for (challenge, password, security, is_sent) in [
+            (plain, Some("p"), Security::Tls, false),
+            (plain, None, Security::Tls, true),
+            (plain, Some("p"), Security::Plain, true),
+            (secure, Some("p"), Security::Tls, true),
+            (secure, Some("p"), Security::Plain, true),
+        ] {
+            let asked = asked(&account(password, security), challenge);
+            assert_eq!(asked.is_ok(), is_sent, "{challenge} {security:?}");
+        }
+        let refused = asked(&account(Some("p"), Security::Tls), plain).unwrap_err().to_string();
         assert!(refused.contains("http://auth.example, which is not encrypted"), "{refused}");
-        assert!(answered(ClientProtocol::Https, secure).is_ok());
-        assert!(answered(ClientProtocol::Http, plain).is_ok());
+    }
+
+    #[test]
+    fn a_token_is_asked_for_with_what_the_challenge_says() {
+        let account = account(None, Security::Tls);
+        for (challenge, url) in [
+            (
+                "Bearer realm=\"https://a.example/token\"",
+                "https://a.example/token?scope=repository%3Ateam%2Fapp%3Apull",
+            ),
+            (
+                "Bearer realm=\"https://a.example/?x=1\",service=\"a&b\",scope=\"aws\"",
+                "https://a.example/?x=1&service=a%26b&scope=aws",
+            ),
+            (
+                "Bearer scope=\"r:a:pull,push  r:b:pull\",realm=\"https://a.example:1\"",
+                "https://a.example:1/?scope=r%3Aa%3Apull%2Cpush&scope=r%3Ab%3Apull",
+            ),
+        ] {
+            assert_eq!(asked(&account, challenge).unwrap(), url);
+        }
+    }
+
+    #[test]
+    fn a_realm_that_is_no_place_on_the_web_is_refused() {
+        for challenge in [
+            "Bearer realm=\"here\"",
+            "Bearer realm=\"/token\"",
+            "Bearer realm=\"file:///etc/passwd\"",
+            "Bearer realm=\"https://user@a.example\"",
+            "Bearer realm=\"https://:password@a.example\"",
+        ] {
+            let refused = asked(&account(None, Security::Tls), challenge).unwrap_err();
+            assert!(matches!(refused, Problem::BadRealm { .. }), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_token_has_one_of_two_names_and_is_hidden() {
+        let read = |body: &str| bearer(body.as_bytes());
+        for body in [
+            r#"{"token":"abc","expires_in":300}"#,
+            r#"{"access_token":"abc"}"#,
+            r#"{"token":"","access_token":"abc"}"#,
+            r#"{"token":null,"access_token":"abc"}"#,
+            r#"{"token":"abc","access_token":"abc"}"#,
+        ] {
+            let token = read(body).unwrap();
+            assert_eq!(token, "Bearer abc");
+            assert!(!format!("{token:?}").contains("abc"));
+        }
+        for body in ["", "{}", "[]", r#""abc""#, r#"{"token":5}"#, r#"{"token":"a\nb"}"#] {
+            assert_eq!(read(body), None, "{body}");
+        }
     }
 }

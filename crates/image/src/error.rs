@@ -45,7 +45,12 @@ pub(crate) enum Problem {
     Denied { who: String, answer: String },
     #[error("the registry asks for the password over {realm}, which is not encrypted")]
     InsecureRealm { realm: String },
-    #[error("the registry is not able to answer now: {answer}")]
+    #[error("the registry asks for a token from {realm:?}, which is no address of a service")]
+    BadRealm { realm: String },
+    /// Met not with the registry but with the service that the registry sends to for a token.
+    #[error("token service {host}: {problem}")]
+    TokenService { host: String, problem: Box<Problem> },
+    #[error("not able to answer now: {answer}")]
     Busy { answer: String, after: Option<Duration> },
     #[error("unexpected answer: {answer}")]
     Unexpected { answer: String },
@@ -84,20 +89,25 @@ pub(crate) enum Problem {
 }
 
 impl Problem {
+    /// What was met, with whomever.
+    pub(crate) fn itself(&self) -> &Self {
+        if let Self::TokenService { problem, .. } = self { problem } else { self }
+    }
+
     pub(crate) fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Name { .. })
+        matches!(self.itself(), Self::Unreachable { .. } | Self::Name { .. })
     }
 
     /// Whether another credential may get another answer: registries also say 404 to
     /// those who may not know.
     pub(crate) fn is_answer_to_the_credential(&self) -> bool {
-        matches!(self, Self::Unknown { .. } | Self::Denied { .. })
+        matches!(self.itself(), Self::Unknown { .. } | Self::Denied { .. })
     }
 
     /// Whether the same request may succeed later: nothing is wrong with what was asked.
     pub(crate) fn may_pass(&self) -> bool {
         matches!(
-            self,
+            self.itself(),
             Self::Busy { .. }
                 | Self::Unreachable { .. }
                 | Self::Name { .. }
@@ -107,12 +117,20 @@ impl Problem {
         )
     }
 
+    /// Whether the remedy is the same for a registry and a token service.
+    fn is_of_no_one_server(&self) -> bool {
+        matches!(self, Self::Denied { .. } | Self::Busy { .. } | Self::Tls { .. })
+    }
+
     fn remedy(&self) -> &'static str {
         match self {
             Self::Unknown { .. } => {
                 "check the name and the tag; for a private image check imagePullSecrets too"
             }
             Self::Denied { .. } => "check the user name and password in the pod's imagePullSecrets",
+            Self::TokenService { problem, .. } if problem.is_of_no_one_server() => problem.remedy(),
+            Self::TokenService { .. } => "check the token service that the registry sends to",
+            Self::BadRealm { .. } => "check the registry's configuration of token authentication",
             Self::InsecureRealm { .. } => "the registry's token service must use https",
             Self::Busy { .. } => "it will be asked again",
             Self::Unreachable { .. } => {

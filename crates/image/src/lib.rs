@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 mod auth;
+mod challenge;
 mod classify;
 mod compile;
 mod digest;

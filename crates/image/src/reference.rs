@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use oci_client::{ParseError, Reference as Oci};
+use oci_spec::distribution::{ParseError, Reference as Oci};
 
 use crate::digest::Digest;
 
@@ -62,10 +62,6 @@ impl Reference {
     /// What a registry is asked for: the digest if there is one, else the tag.
     pub(crate) fn target(&self) -> &str {
         self.oci.digest().or(self.oci.tag()).unwrap_or("latest")
-    }
-
-    pub(crate) fn as_oci(&self) -> &Oci {
-        &self.oci
     }
 }
 

@@ -1,23 +1,21 @@
 //! Reads manifests and blobs of one repository, with one account.
 //!
-//! `oci-client` finds the token; the two GETs are made here, because there a body, an error's
-//! body included, is read to whatever end the registry likes, and `Retry-After` is not seen:
-//! any author of a pod may name a registry, and must not be able to fill the agent's memory.
+//! Any author of a pod may name a registry, and must not be able to fill the agent's memory
+//! or to get at the credentials of others (docs/adr/0001-own-registry-reads.md).
 
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use oci_client::client::ClientProtocol;
 use reqwest::header::{ACCEPT, CONTENT_RANGE, HeaderValue, RANGE};
-use reqwest::{Response, StatusCode};
-use tokio::time::timeout;
+use reqwest::{Response, StatusCode, Url};
 
 use crate::auth::{Account, authorized};
 use crate::digest::Digest;
 use crate::error::Problem;
 use crate::keyring::Credential;
 use crate::reference::Reference;
-use crate::{Config, Patience, manifest, transport};
+use crate::transport::{self, Security};
+use crate::{Config, Patience, manifest};
 
 /// One repository, as one account sees it.
 pub(crate) struct Repository<'c> {
@@ -44,15 +42,13 @@ impl<'c> Repository<'c> {
         credential: Option<&Credential>,
     ) -> Self {
         let is_plain = config.plain_http.iter().any(|registry| registry == reference.registry());
-        let (scheme, protocol) = match is_plain {
-            true => ("http", ClientProtocol::Http),
-            false => ("https", ClientProtocol::Https),
-        };
+        let security = if is_plain { Security::Plain } else { Security::Tls };
+        let (scheme, host) = (security.scheme(), reference.host());
         Self {
             http,
             patience: &config.patience,
-            account: Account::new(reference, credential, protocol),
-            url: format!("{scheme}://{}/v2/{}", reference.host(), reference.repository()),
+            account: Account::new(reference, credential, security),
+            url: format!("{scheme}://{host}/v2/{}", reference.repository()),
             authorization: Mutex::default(),
         }
     }
@@ -60,17 +56,8 @@ impl<'c> Repository<'c> {
     /// Reads a manifest by tag or digest, up to `limit` bytes of it.
     pub(crate) async fn manifest(&self, target: &str, limit: u64) -> Result<Vec<u8>, Problem> {
         let url = format!("{}/manifests/{target}", self.url);
-        let mut response =
-            self.get(&url, (ACCEPT, HeaderValue::from_static(manifest::ACCEPT))).await?;
-        let what = "the manifest";
-        let mut body = Vec::new();
-        while let Some(chunk) = self.chunk(&mut response, what).await? {
-            body.extend_from_slice(&chunk);
-            if body.len() as u64 > limit {
-                return Err(Problem::TooLarge { what, size: body.len() as u64, limit });
-            }
-        }
-        Ok(body)
+        let response = self.get(&url, (ACCEPT, HeaderValue::from_static(manifest::ACCEPT))).await?;
+        transport::body(response, "the manifest", limit, self.patience).await
     }
 
     /// Asks for a blob from `offset` on; a registry may send all of it all the same.
@@ -99,11 +86,7 @@ impl<'c> Repository<'c> {
         response: &mut Response,
         what: &'static str,
     ) -> Result<Option<Bytes>, Problem> {
-        let within = self.patience.idle;
-        let chunk = timeout(within, response.chunk()).await;
-        chunk
-            .map_err(|_| Problem::Stalled { what, within })?
-            .map_err(|error| transport::problem(&error))
+        transport::chunk(response, what, self.patience).await
     }
 
     /// Makes a request; a challenge is answered once, with a fresh token.
@@ -115,17 +98,26 @@ impl<'c> Repository<'c> {
         };
         match response.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(response),
+            StatusCode::NOT_FOUND => {
+                Err(Problem::Unknown { answer: transport::words(response, self.patience).await })
+            }
             _ => Err(transport::refusal(response, self.account.who(), self.patience).await),
         }
     }
 
+    /// Answers the registry's own challenge. Nobody else is answered: where a redirect leads
+    /// to is no business of these credentials.
     async fn challenged(
         &self,
         response: Response,
         url: &str,
         header: &Header,
     ) -> Result<Response, Problem> {
-        match self.account.answer(response.headers(), self.patience).await? {
+        let asked = Url::parse(url).map(|url| url.origin());
+        if asked != Ok(response.url().origin()) {
+            return Ok(response);
+        }
+        match self.account.answer(self.http, response.headers(), self.patience).await? {
             None => Ok(response),
             answer => {
                 self.set_authorization(answer);
@@ -137,11 +129,7 @@ impl<'c> Repository<'c> {
     async fn send(&self, url: &str, (name, value): &Header) -> Result<Response, Problem> {
         let request = self.http.get(url).header(name, value);
         let request = authorized(request, self.authorization().as_ref());
-        let within = self.patience.answer;
-        timeout(within, request.send())
-            .await
-            .map_err(|_| Problem::Stalled { what: "an answer", within })?
-            .map_err(|error| transport::problem(&error))
+        transport::send(request, "an answer", self.patience).await
     }
 
     fn authorization(&self) -> Option<HeaderValue> {

@@ -46,7 +46,7 @@ impl<'r> Tries<'r> {
         if !problem.may_pass() || self.made >= self.retry.tries {
             return Err(problem);
         }
-        let asked = if let Problem::Busy { after, .. } = &problem { *after } else { None };
+        let asked = if let Problem::Busy { after, .. } = problem.itself() { *after } else { None };
         let pause = pause(self.retry, self.made, asked, rand::random());
         tracing::debug!(%problem, ?pause, "will be tried again");
         Ok(pause)
@@ -78,6 +78,16 @@ mod tests {
         let retry = Retry::default();
         let seconds = |asked| pause(&retry, 1, Some(Duration::from_secs(asked)), 1.0).as_secs_f64();
         assert_eq!([seconds(0), seconds(7), seconds(3600)], [0.5, 7.0, 60.0]);
+    }
+
+    #[test]
+    fn a_token_service_is_waited_for_as_a_registry_is() {
+        let none = Duration::ZERO;
+        let retry = Retry { first: none, ..Retry::default() };
+        let after = Some(Duration::from_secs(7));
+        let busy = Problem::Busy { answer: String::new(), after };
+        let problem = Problem::TokenService { host: String::new(), problem: Box::new(busy) };
+        assert_eq!(Tries::new(&retry).pause(problem).unwrap(), Duration::from_secs(7));
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use reqwest::{Response, StatusCode, redirect};
+use reqwest::{RequestBuilder, Response, StatusCode, Url, redirect};
 use tokio::time::timeout;
 
 use crate::Patience;
@@ -16,6 +17,23 @@ const SHOWN: usize = 400;
 /// Blob stores are reached by one redirect, seldom by two.
 const REDIRECTS: usize = 5;
 
+/// Whether a registry is asked over TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Security {
+    Tls,
+    /// Only where the node's configuration says so.
+    Plain,
+}
+
+impl Security {
+    pub(crate) fn scheme(self) -> &'static str {
+        match self {
+            Self::Tls => "https",
+            Self::Plain => "http",
+        }
+    }
+}
+
 /// A client for all registries: it holds connections, no credentials.
 pub(crate) fn client(patience: &Patience) -> reqwest::Result<reqwest::Client> {
     reqwest::Client::builder()
@@ -25,17 +43,60 @@ pub(crate) fn client(patience: &Patience) -> reqwest::Result<reqwest::Client> {
         .build()
 }
 
-/// Follows a few redirects and none that leaves TLS. `Authorization` is dropped by reqwest
-/// where host, port or scheme change.
+/// `Authorization` is dropped by reqwest where host, port or scheme change.
 fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
-    let was_secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
-    if was_secure && attempt.url().scheme() != "https" {
-        return attempt.error("it leads from https to plain HTTP");
+    match objection(attempt.previous(), attempt.url()) {
+        Some(objection) => attempt.error(objection),
+        None => attempt.follow(),
     }
-    if attempt.previous().len() > REDIRECTS {
-        return attempt.error("there are too many");
+}
+
+/// Against following to `next`: a few redirects are followed and none that leaves TLS.
+fn objection(previous: &[Url], next: &Url) -> Option<&'static str> {
+    let was_secure = previous.last().is_some_and(|url| url.scheme() == "https");
+    if was_secure && next.scheme() != "https" {
+        return Some("it leads from https to plain HTTP");
     }
-    attempt.follow()
+    (previous.len() > REDIRECTS).then_some("there are too many")
+}
+
+/// Makes a request, and waits for the beginning of the answer.
+pub(crate) async fn send(
+    request: RequestBuilder,
+    what: &'static str,
+    patience: &Patience,
+) -> Result<Response, Problem> {
+    let within = patience.answer;
+    let answer = timeout(within, request.send()).await;
+    answer.map_err(|_| Problem::Stalled { what, within })?.map_err(|error| problem(&error))
+}
+
+/// The next piece of a body.
+pub(crate) async fn chunk(
+    response: &mut Response,
+    what: &'static str,
+    patience: &Patience,
+) -> Result<Option<Bytes>, Problem> {
+    let within = patience.idle;
+    let chunk = timeout(within, response.chunk()).await;
+    chunk.map_err(|_| Problem::Stalled { what, within })?.map_err(|error| problem(&error))
+}
+
+/// A whole body, of up to `limit` bytes.
+pub(crate) async fn body(
+    mut response: Response,
+    what: &'static str,
+    limit: u64,
+    patience: &Patience,
+) -> Result<Vec<u8>, Problem> {
+    let mut body = Vec::new();
+    while let Some(chunk) = chunk(&mut response, what, patience).await? {
+        body.extend_from_slice(&chunk);
+        if body.len() as u64 > limit {
+            return Err(Problem::TooLarge { what, size: body.len() as u64, limit });
+        }
+    }
+    Ok(body)
 }
 
 /// What an error of the HTTP client means for a pull.
@@ -61,26 +122,36 @@ fn is_tls(error: &(dyn Error + 'static)) -> bool {
     error.is::<rustls::Error>() || inner.is_some_and(|inner| is_tls(inner))
 }
 
-/// What an answer that is no success means. Reads a little of its body, no more.
-pub(crate) async fn refusal(mut response: Response, who: String, patience: &Patience) -> Problem {
+/// What an answer that is no success means.
+pub(crate) async fn refusal(response: Response, who: String, patience: &Patience) -> Problem {
     let status = response.status();
     let after = retry_after(response.headers());
-    let mut body = Vec::new();
-    while body.len() < SHOWN
-        && let Ok(Ok(Some(chunk))) = timeout(patience.idle, response.chunk()).await
-    {
-        body.extend_from_slice(&chunk);
-        body.truncate(SHOWN);
-    }
-    let answer = format!("{status} {}", shown(&body)).trim_end().to_owned();
+    let answer = words(response, patience).await;
     match status {
-        StatusCode::NOT_FOUND => Problem::Unknown { answer },
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Problem::Denied { who, answer },
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
             Problem::Busy { answer, after }
         }
         _ if status.is_server_error() => Problem::Busy { answer, after },
         _ => Problem::Unexpected { answer },
+    }
+}
+
+/// An answer in one line, for users. Reads a little of its body, no more.
+pub(crate) async fn words(mut response: Response, patience: &Patience) -> String {
+    let status = response.status();
+    let mut start = Vec::new();
+    // The status says enough: nobody waits long for the rest.
+    let _ = timeout(patience.idle, read_start(&mut response, &mut start)).await;
+    format!("{status} {}", shown(&start)).trim_end().to_owned()
+}
+
+async fn read_start(response: &mut Response, start: &mut Vec<u8>) {
+    while start.len() < SHOWN
+        && let Ok(Some(chunk)) = response.chunk().await
+    {
+        start.extend_from_slice(&chunk);
+        start.truncate(SHOWN);
     }
 }
 
@@ -96,7 +167,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// A registry's error in one line: its codes and messages (distribution specification,
 /// "Error Codes"), else the text itself.
-pub(crate) fn shown(body: &[u8]) -> String {
+fn shown(body: &[u8]) -> String {
     #[derive(serde::Deserialize)]
     struct Envelope {
         errors: Vec<Entry>,
@@ -135,6 +206,23 @@ mod tests {
         assert!(read("Tue, 31 Dec 2199 23:59:59 GMT").is_some_and(|wait| wait.as_secs() > 3600));
         assert_eq!(read("Wed, 21 Oct 2015 07:28:00 GMT"), None);
         assert_eq!(read("soon"), None);
+    }
+
+    #[test]
+    fn a_redirect_is_followed_unless_it_leaves_tls_or_is_one_of_many() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        for (previous, next, is_followed) in [
+            (&["https://a"][..], "https://b", true),
+            (&["http://a"], "http://b", true),
+            (&["http://a"], "https://b", true),
+            (&["https://a"], "http://a", false),
+            (&["http://a", "https://b"], "http://a", false),
+            (&["https://a"; REDIRECTS], "https://b", true),
+            (&["https://a"; REDIRECTS + 1], "https://b", false),
+        ] {
+            let previous: Vec<_> = previous.iter().map(|text| url(text)).collect();
+            assert_eq!(objection(&previous, &url(next)).is_none(), is_followed, "{previous:?}");
+        }
     }
 
     #[test]

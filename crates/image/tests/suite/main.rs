@@ -15,3 +15,5 @@ mod pulls;
 mod registry;
 #[cfg(test)]
 mod stores;
+#[cfg(test)]
+mod tokens;

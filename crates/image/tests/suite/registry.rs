@@ -15,6 +15,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The length of a body "without end": beyond every limit, but a client that keeps all of it
+/// fails its test and fills no disk.
+const ENDLESS: usize = 32 << 20;
+const PIECE: usize = 64 << 10;
 /// The first byte of a TLS handshake.
 const TLS_RECORD: u8 = 22;
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -49,6 +53,8 @@ pub(crate) enum Door {
     Basic(&'static str, &'static str),
     /// A token, for this user and password or, without them, for everybody.
     Bearer(Option<(&'static str, &'static str)>),
+    /// A token for everybody, asked for in these words.
+    Challenge(String),
 }
 
 /// A request as it came.
@@ -152,8 +158,12 @@ impl Registry {
 
     /// Misbehaves at the next requests of a path below `/v2/`, in order.
     pub(crate) fn fail(&self, path: &str, faults: impl IntoIterator<Item = Fault>) {
-        let mut all = self.state.faults.lock().unwrap();
-        all.entry(format!("/v2/{path}")).or_default().extend(faults);
+        self.state.fail(format!("/v2/{path}"), faults);
+    }
+
+    /// Misbehaves at the next requests of a token.
+    pub(crate) fn fail_token(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.state.fail("/token".to_owned(), faults);
     }
 
     /// All requests of paths that contain `part`.
@@ -170,6 +180,24 @@ impl Registry {
     /// The most requests that were in progress at one time.
     pub(crate) fn most_at_once(&self) -> usize {
         self.state.busy.lock().unwrap().1
+    }
+}
+
+impl State {
+    fn fail(&self, path: String, faults: impl IntoIterator<Item = Fault>) {
+        self.faults.lock().unwrap().entry(path).or_default().extend(faults);
+    }
+
+    fn fault(&self, request: &Seen) -> Option<Fault> {
+        let path = request.path.split('?').next().unwrap_or_default();
+        self.faults.lock().unwrap().get_mut(path).and_then(VecDeque::pop_front)
+    }
+
+    fn found(&self, request: &Seen) -> (&'static str, Vec<u8>) {
+        if request.path.starts_with("/token") {
+            return ("application/json", br#"{"token":"pass"}"#.to_vec());
+        }
+        self.content.lock().unwrap().get(&request.path).cloned().unwrap_or_default()
     }
 }
 
@@ -191,16 +219,12 @@ async fn answer(stream: TcpStream, host: &str, state: &State) -> std::io::Result
     }
     let Some(request) = read_request(&mut stream).await? else { return Ok(()) };
     state.seen.lock().unwrap().push(request.clone());
-    let fault = state.faults.lock().unwrap().get_mut(&request.path).and_then(VecDeque::pop_front);
+    let fault = state.fault(&request);
     let door = state.door.lock().unwrap().clone();
     if let Some(refusal) = door.refuse(&request, host) {
         return write(&mut stream, refusal, b"{}").await;
     }
-    if request.path.starts_with("/token") {
-        return write(&mut stream, "200 OK\r\n".to_owned(), br#"{"token":"pass"}"#).await;
-    }
-    let found = state.content.lock().unwrap().get(&request.path).cloned();
-    let (kind, content) = found.unwrap_or_default();
+    let (kind, content) = state.found(&request);
     let count = |step: fn(usize) -> usize| {
         let mut busy = state.busy.lock().unwrap();
         busy.0 = step(busy.0);
@@ -267,9 +291,10 @@ async fn misbehave(
         Fault::Endless(status) => {
             let head = format!("HTTP/1.1 {status} Fault\r\nconnection: close\r\n\r\n");
             stream.write_all(head.as_bytes()).await?;
-            loop {
-                stream.write_all(&[b' '; 64 * 1024]).await?;
+            for _ in 0..ENDLESS / PIECE {
+                stream.write_all(&[b' '; PIECE]).await?;
             }
+            Ok(())
         }
         Fault::Body(body) => {
             write(stream, format!("200 OK\r\ncontent-type: {kind}\r\n"), &body).await
@@ -335,8 +360,9 @@ impl Door {
             Self::Bearer(Some((user, password))) if request.path.starts_with("/token") => {
                 (given != Some(&*basic(user, password))).then(|| "401 Unauthorized\r\n".to_owned())
             }
-            Self::Bearer(None) if request.path.starts_with("/token") => None,
-            Self::Bearer(_) if given == Some("Bearer pass") => None,
+            Self::Bearer(None) | Self::Challenge(_) if request.path.starts_with("/token") => None,
+            Self::Bearer(_) | Self::Challenge(_) if given == Some("Bearer pass") => None,
+            Self::Challenge(text) => challenge(text.replace("HOST", host)),
             Self::Bearer(_) => {
                 challenge(format!("Bearer realm=\"http://{host}/token\",service=\"s\""))
             }
