@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod agent;
+pub mod bench;
 pub mod binaries;
 pub mod cluster;
 pub mod control;

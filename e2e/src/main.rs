@@ -9,7 +9,7 @@ use nodule_e2e::cluster::{self, Cluster};
 use nodule_e2e::layout::{Layout, State, Wanted};
 use nodule_e2e::push::{Image, Packaging, Registry};
 use nodule_e2e::terminal::{answer, say};
-use nodule_e2e::{binaries, control, demo, paths, supervisor};
+use nodule_e2e::{bench, binaries, control, demo, paths, supervisor};
 
 /// Sets up and runs what nodule's tests and demo need.
 #[derive(Parser)]
@@ -34,6 +34,8 @@ enum Command {
     },
     /// Pushes a `.wasm` file to a registry that speaks plain HTTP.
     Push(Push),
+    /// Measures what a pod's start costs, beside a bare start of the sandbox.
+    Bench,
     /// Runs a command with a cluster for tests, and ends that after it.
     Run {
         /// The command and its arguments.
@@ -104,6 +106,7 @@ async fn run(command: Command) -> Result<()> {
         Command::Demo { action: DemoAction::Up } => demo::up().await,
         Command::Demo { action: DemoAction::Down } => demo::down(),
         Command::Push(push) => push.run().await,
+        Command::Bench => bench::run().await,
         Command::Run { command } => with_cluster(&command).await,
         Command::Supervise(orders) => supervisor::run(orders).await,
     }
