@@ -44,9 +44,9 @@ impl Server {
 }
 
 impl Failure {
-    /// 404.
+    /// The API server says that there is no such object. A bare 404 may come from a proxy that does not find *it*.
     pub(crate) fn is_not_found(&self) -> bool {
-        self.code() == Some(404)
+        matches!(self, Self::Refused(status) if status.reason == "NotFound")
     }
 
     /// 409: somebody else was first.
