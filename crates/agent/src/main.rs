@@ -4,6 +4,11 @@
 //! ties the crates together, and `supervisor.rs` holds their tasks: the Node and its Lease, the HTTPS API, `/healthz`,
 //! the pods, and the list of images.
 
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
 use anyhow::{Context, Result};
 use clap::Parser;
 
@@ -26,8 +31,19 @@ use crate::{
 /// Nothing here computes: two threads keep one that is held up from holding up all.
 const THREADS: usize = 2;
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+/// A usage error ends with 2, as clap has it; any other with 1 and one line that names causes, too.
+fn main() -> ExitCode {
+    match start(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to tell if standard error is gone.
+            let _ = writeln!(io::stderr(), "nodule: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(arguments: Arguments) -> Result<()> {
     let file = arguments.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
     let settings = Settings::new(arguments, file, &Host::look()?)?;
     telemetry::start(settings.log)?;

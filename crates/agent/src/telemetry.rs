@@ -6,8 +6,8 @@ use tracing_subscriber::EnvFilter;
 use crate::{cli::LogFormat, config::Log};
 
 /// What libraries write that the agent says better, or not at all. The client's layer logs every request that fails,
-/// and the watcher every refusal, each without measure while the API server is away.
-const QUIET: &str = "kube_client::client::builder=off,kube_client=warn,kube_runtime=error,hyper=warn,hyper_util=warn,\
+/// the client and the watcher what breaks off or is refused, each without measure while the API server is away.
+const QUIET: &str = "kube_client::client::builder=off,kube_client=error,kube_runtime=error,hyper=warn,hyper_util=warn,\
                      h2=warn,tower=warn,reqwest=warn,rustls=warn,oci_client=warn";
 
 /// Logs to standard error: lines for people, coloured on a terminal, or JSON. `RUST_LOG` overrides what is logged.
