@@ -318,6 +318,21 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn no_swap_is_not_a_swap_of_zero() {
+        for (swap, published) in [(None, None), (Some(0), None), (Some(4096), Some(4096))] {
+            let measure = Measure { swap, ..measure() };
+            let facts = Facts {
+                machine: &Machine::default(),
+                measure: &measure,
+                shortage: Shortage::default(),
+                problems: &[],
+                images: &[],
+            };
+            assert_eq!(info(&config(), &facts).swap.and_then(|swap| swap.capacity), published);
+        }
+    }
+
+    #[test]
     fn an_operator_may_name_the_instance_type() {
         let mut config = config();
         config.labels.insert(INSTANCE_TYPE.to_owned(), "big".to_owned());
