@@ -36,8 +36,8 @@ demo-down: e2e-program
 # Runs every test: unit, integration, and against a real control plane.
 test: test-unit test-e2e
 
-# Runs the tests that need no cluster.
-test-unit: (cargo "test") test-e2e-unit
+# Runs the tests that need no cluster. Some run a sandbox or compile a program, so these are built first.
+test-unit: build (cargo "test") test-e2e-unit
 
 # Runs the tests against a real control plane. Arguments go to the test program: a test's name, --nocapture.
 test-e2e *arguments: build guests setup

@@ -8,7 +8,7 @@ use crate::{cli::LogFormat, config::Log};
 /// What libraries write that the agent says better, or not at all. The client's layer logs every request that fails,
 /// the client and the watcher what breaks off or is refused, each without measure while the API server is away.
 const QUIET: &str = "kube_client::client::builder=off,kube_client=error,kube_runtime=error,hyper=warn,hyper_util=warn,\
-                     h2=warn,tower=warn,reqwest=warn,rustls=warn,oci_client=warn";
+                     h2=warn,tower=warn,reqwest=warn,rustls=warn";
 
 /// Logs to standard error: lines for people, coloured on a terminal, or JSON. `RUST_LOG` overrides what is logged.
 pub(crate) fn start(log: Log) -> Result<()> {
