@@ -1,6 +1,11 @@
 //! Pods against an API server that answers as a test asks: what is told, and what is kept when it cannot be told.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the helpers of a test fail as a test does"
+)]
 
 mod api;
 
