@@ -33,11 +33,15 @@ demo: build guests setup
 demo-down: e2e-program
     '{{e2e}}' demo down
 
-# Runs every test: unit, integration, and against a real control plane.
-test: test-unit test-e2e
+# Runs every test: unit, integration, in a virtual machine, and against a real control plane.
+test: test-unit test-vm test-e2e
 
 # Runs the tests that need no cluster. Some run a sandbox or compile a program, so these are built first.
 test-unit: build (cargo "test") test-e2e-unit
+
+# Runs the tests of cgroup limits in an emulated machine with cgroup v2. An argument is a test's name.
+test-vm *arguments:
+    e2e/vm {{arguments}}
 
 # Runs the tests against a real control plane. Arguments go to the test program: a test's name, --nocapture.
 test-e2e *arguments: build guests setup

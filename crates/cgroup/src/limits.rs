@@ -5,7 +5,7 @@
 pub struct Limits {
     /// Bytes: `limits.memory`.
     pub memory: Option<u64>,
-    /// Thousandths of a CPU: `requests.cpu`, the share where there is not enough for all.
+    /// Thousandths of a CPU: `requests.cpu`, the share where there is not enough for all. None is the least share.
     pub cpu_request: Option<u64>,
     /// Thousandths of a CPU: `limits.cpu`, the most even where there is enough.
     pub cpu_limit: Option<u64>,

@@ -40,7 +40,7 @@ impl Tree {
         Ok(Self { pods, burstable, best_effort })
     }
 
-    /// Sets what all pods together may use: the node's allocatable.
+    /// Sets what all pods together may use: the node's allocatable, its CPUs as the request, as in the kubelet.
     pub fn limit(&self, limits: &Limits) -> Result<(), Error> {
         self.pods.limit(limits)
     }
