@@ -164,6 +164,8 @@ pub(crate) enum Error {
     Write { path: PathBuf, source: io::Error },
     #[error("remove {}", path.display())]
     Remove { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Folder(nodule_volume::RemoveError),
 }
 
 /// A pod's folder, and what its record says.
@@ -246,14 +248,9 @@ impl Folder {
     }
 }
 
-/// Removes a folder and what is in it; it is no error if there is none.
+/// Removes a folder and what guests have put into it; it is no error if there is none. Blocking.
 pub(crate) fn remove(path: &Path) -> Result<(), Error> {
-    match std::fs::remove_dir_all(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(Error::Remove { path: path.to_owned(), source })
-        }
-        _ => Ok(()),
-    }
+    nodule_volume::remove(path).map_err(Error::Folder)
 }
 
 #[cfg(test)]

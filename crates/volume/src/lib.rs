@@ -2,6 +2,13 @@
 //!
 //! [`prepare`] makes what a pod's volumes need and says where each lies; it may be called again at any time and finds what
 //! is there. Here are `emptyDir` on disk and `hostPath`. It knows nothing of containers, images or the API server.
+//!
+//! What lies in a volume is a guest's work and so hostile: [`usage`] measures a folder and [`remove`] removes one, both by
+//! descriptors, without recursion, never through a symbolic link and never into another mount.
+
+mod entry;
+mod remove;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, Permissions};
@@ -10,6 +17,9 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, Pod, Volume};
+
+pub use remove::{RemoveError, remove};
+pub use usage::{Usage, usage};
 
 /// The volume that the API server adds to every pod for its service account's token
 /// (Kubernetes docs, "Managing Service Accounts: Bound service account token volume").
@@ -63,6 +73,12 @@ pub fn is_left_out(name: &str) -> bool {
     name.starts_with(TOKEN_VOLUME)
 }
 
+/// Where the `emptyDir` of this name lies below a pod's folder of volumes: the kubelet's layout, which tools that measure
+/// volumes know.
+pub fn empty_dir_path(folder: &Path, name: &str) -> PathBuf {
+    folder.join("kubernetes.io~empty-dir").join(name)
+}
+
 fn is_token(volume: &Volume) -> bool {
     is_left_out(&volume.name) && volume.projected.is_some()
 }
@@ -89,8 +105,7 @@ fn empty_dir(name: &str, source: &EmptyDirVolumeSource, folder: &Path) -> Result
         let kind = format!("emptyDir with medium {medium}");
         return Err(Error::Unsupported { volume: name.to_owned(), kind });
     }
-    // The kubelet's layout, which tools that measure volumes know.
-    let path = folder.join("kubernetes.io~empty-dir").join(name);
+    let path = empty_dir_path(folder, name);
     create(name, &path, 0o777)?;
     Ok(path)
 }
