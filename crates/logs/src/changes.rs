@@ -19,7 +19,11 @@ impl Changes {
         inotify::add_watch(
             &inotify,
             folder,
-            WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO,
+            WatchFlags::MODIFY
+                | WatchFlags::CREATE
+                | WatchFlags::MOVED_TO
+                | WatchFlags::ONLYDIR
+                | WatchFlags::DONT_FOLLOW,
         )?;
         #[expect(
             unsafe_code,

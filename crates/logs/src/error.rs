@@ -7,7 +7,7 @@ pub enum Error {
     /// The log could not be opened.
     #[error("open the log {}", path.display())]
     Open {
-        /// The log.
+        /// The log; its name alone where it was opened by its folder.
         path: PathBuf,
         /// Why not.
         #[source]
@@ -16,7 +16,7 @@ pub enum Error {
     /// The log could not be read.
     #[error("read the log {}", path.display())]
     Read {
-        /// The log.
+        /// The log; its name alone where it was opened by its folder.
         path: PathBuf,
         /// Why not.
         #[source]
@@ -25,7 +25,7 @@ pub enum Error {
     /// Output could not be written, and is lost. Later output may be written again.
     #[error("write to the log {}", path.display())]
     Write {
-        /// The log.
+        /// The log; its name alone where it was opened by its folder.
         path: PathBuf,
         /// Why not.
         #[source]
@@ -34,7 +34,7 @@ pub enum Error {
     /// The log was written, but the disk did not confirm it.
     #[error("sync the log {}", path.display())]
     Sync {
-        /// The log.
+        /// The log; its name alone where it was opened by its folder.
         path: PathBuf,
         /// Why not.
         #[source]

@@ -5,16 +5,17 @@
 //! file is full it is renamed to `<name>.<time>` and a new one is begun; the oldest are removed.
 //!
 //! [`Writer`] is blocking and has no thread and no task: the container's process calls it for each piece of
-//! output. [`tail`] gives the end of a log as text. [`read`] (feature `reader`) is a stream for `kubectl logs`:
+//! output. It works on the descriptor of the log's folder alone, so that its process needs no file system ([`folder`]
+//! opens one). Readers take that folder for hostile: they open regular files only, and read bounded pieces. [`tail`] gives the end of a log as text. [`read`] (feature `reader`) is a stream for `kubectl logs`:
 //! it lives in the task that polls it, and ends when it is dropped.
 //!
-//! Read `record.rs` (the format), `writer.rs`, `output.rs` (the file and its rotation), then `read.rs`,
+//! Read `record.rs` (the format), `writer.rs`, `output.rs` (the file and its rotation), `files.rs`, then `read.rs`,
 //! `source.rs` (from one file to the next while following) and `printer.rs` (what the user sees).
 
 mod error;
+mod files;
 mod output;
 mod record;
-mod rotated;
 mod tail;
 mod writer;
 
@@ -32,4 +33,4 @@ pub use error::Error;
 pub use read::{Query, Streams, read};
 pub use record::Stream;
 pub use tail::tail;
-pub use writer::{Rotation, Writer};
+pub use writer::{Rotation, Writer, folder};

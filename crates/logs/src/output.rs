@@ -1,13 +1,14 @@
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 
 use jiff::Timestamp;
 
 use crate::error::Error;
+use crate::files::{self, Files};
 use crate::record::{Prefix, Tag};
-use crate::rotated;
 use crate::writer::Rotation;
 
 /// Records gather up to this many bytes before they are written: enough to make the system call cheap, little
@@ -16,7 +17,7 @@ const BATCH: usize = 32 << 10;
 
 /// The file of a log, and the records that are about to be written to it.
 pub(crate) struct Output {
-    path: PathBuf,
+    files: Files,
     rotation: Rotation,
     file: File,
     /// Bytes in `file`.
@@ -30,18 +31,18 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    pub(crate) fn open(path: &Path, rotation: Rotation) -> Result<Self, Error> {
+    pub(crate) fn open(folder: OwnedFd, name: &OsStr, rotation: Rotation) -> Result<Self, Error> {
+        let files = Files::new(folder, name);
         let opened = || -> io::Result<_> {
-            fs::create_dir_all(rotated::folder(path))?;
-            let mut file = append_to(path)?;
-            let size = file.seek(SeekFrom::End(0))?;
-            let torn = size > 0 && last_byte(path)? != b'\n';
+            let file = files.append()?;
+            let size = file.metadata()?.len();
+            let torn = size > 0 && last_byte(&files, size)? != b'\n';
             Ok((file, size, torn))
         };
         let (file, size, torn) =
-            opened().map_err(|source| Error::Open { path: path.to_owned(), source })?;
+            opened().map_err(|source| Error::Open { path: name.into(), source })?;
         let limit = rotation.max_size;
-        Ok(Output { path: path.to_owned(), rotation, file, size, limit, torn, batch: Vec::new() })
+        Ok(Output { files, rotation, file, size, limit, torn, batch: Vec::new() })
     }
 
     /// Takes in one record. It is in the file after the next [`commit`](Self::commit).
@@ -69,11 +70,13 @@ impl Output {
     pub(crate) fn commit(&mut self) -> Result<(), Error> {
         let written = self.write_batch();
         self.batch.clear();
-        written.map_err(|source| Error::Write { path: self.path.clone(), source })
+        written.map_err(|source| Error::Write { path: self.files.name().into(), source })
     }
 
     pub(crate) fn sync(&mut self) -> Result<(), Error> {
-        self.file.sync_all().map_err(|source| Error::Sync { path: self.path.clone(), source })
+        self.file
+            .sync_all()
+            .map_err(|source| Error::Sync { path: self.files.name().into(), source })
     }
 
     fn write_batch(&mut self) -> io::Result<()> {
@@ -100,35 +103,53 @@ impl Output {
     }
 
     fn renew(&mut self) -> io::Result<()> {
-        let full = rotated::next(&self.path, Timestamp::now())?;
-        match fs::rename(&self.path, full) {
-            // Moved before, but there was no new one; or somebody removed it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            renamed => renamed?,
-        }
-        self.file = append_to(&self.path)?;
+        // Moved before, but there was no new one; or somebody removed it.
+        files::present(self.files.rotate(Timestamp::now()))?;
+        self.file = self.files.append()?;
         self.size = 0;
         self.torn = false;
         self.prune()
     }
 
     fn prune(&self) -> io::Result<()> {
-        let mut old = rotated::list(&self.path)?;
+        let mut old = self.files.rotated()?;
         let keep = self.rotation.max_files.max(2) as usize - 1;
         old.truncate(old.len().saturating_sub(keep));
-        old.iter().try_for_each(fs::remove_file)
+        old.iter().try_for_each(|name| self.files.remove(name))
     }
 }
 
-fn append_to(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
-}
-
-fn last_byte(path: &Path) -> io::Result<u8> {
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::End(-1))?;
+fn last_byte(files: &Files, size: u64) -> io::Result<u8> {
     let mut byte = [0];
-    file.read_exact(&mut byte)?;
+    files.open(files.name())?.read_exact_at(&mut byte, size - 1)?;
     let [byte] = byte;
     Ok(byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Stream;
+
+    #[test]
+    fn a_full_disk_is_an_error_and_what_comes_later_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.log");
+        let open = crate::folder(&path).unwrap();
+        let rotation = Rotation::default();
+        let mut output = Output::open(open, OsStr::new("0.log"), rotation).unwrap();
+        let full = File::options().append(true).open("/dev/full").unwrap();
+        let disk = std::mem::replace(&mut output.file, full);
+        let prefix = Prefix::new(Timestamp::UNIX_EPOCH, Stream::Stdout);
+
+        output.record(&prefix, Tag::Full, b"lost", b"").unwrap();
+        assert_eq!(output.commit().unwrap_err().to_string(), "write to the log 0.log");
+        // Nothing gathers: the next call does not try the lost line again.
+        output.commit().unwrap();
+        output.file = disk;
+        output.record(&prefix, Tag::Full, b"kept", b"").unwrap();
+        output.commit().unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
+        assert_eq!(text, "\n1970-01-01T00:00:00.000000000Z stdout F kept\n");
+    }
 }

@@ -11,8 +11,8 @@ use tokio::time::sleep;
 
 use crate::changes::Changes;
 use crate::error::Error;
+use crate::files::{self, Files, present};
 use crate::printer::Printer;
-use crate::rotated;
 use crate::source::Source;
 
 /// How often a log is looked at when the system tells of changes, in case that it misses one.
@@ -152,7 +152,7 @@ impl Reader {
     /// Returns when there may be more to read.
     async fn wait(&mut self) {
         if self.changes.is_none() {
-            self.changes = Changes::of(rotated::folder(&self.path)).ok();
+            self.changes = Changes::of(files::folder(&self.path)).ok();
             if self.changes.is_some() {
                 // What was written before is told to nobody: look again.
                 return;
@@ -187,12 +187,12 @@ impl Place {
     ) -> io::Result<(Self, Option<Vec<u8>>)> {
         match self {
             Place::Start => Ok((Place::start(path, follow, lines)?, Some(Vec::new()))),
-            Place::NoFile => Ok(match Source::next(path, None)? {
+            Place::NoFile => Ok(match Place::next(path, None)? {
                 Some(source) => (Place::In(source), Some(Vec::new())),
                 None => (Place::NoFile, None),
             }),
             Place::In(mut source) => match source.read()? {
-                None if follow => Ok(match Source::next(path, Some(&source))? {
+                None if follow => Ok(match Place::next(path, Some(&source))? {
                     // Read once more: lines may have come before the file was left.
                     Some(next) => (Place::Between(source, next), Some(Vec::new())),
                     None => (Place::In(source), None),
@@ -206,8 +206,14 @@ impl Place {
         }
     }
 
+    /// The file after `current`, if there is one, or a folder.
+    fn next(path: &Path, current: Option<&Source>) -> io::Result<Option<Source>> {
+        let Some(files) = present(Files::of(path))? else { return Ok(None) };
+        Source::next(&files, current)
+    }
+
     fn start(path: &Path, follow: bool, lines: Option<u64>) -> io::Result<Self> {
-        match Source::newest(path, lines) {
+        match Files::of(path).and_then(|files| Source::newest(&files, lines)) {
             Ok(mut source) => {
                 if !follow {
                     source.end_here()?;

@@ -1,15 +1,25 @@
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
 
-use crate::{rotated, tail};
+use rustix::fs::AtFlags;
+
+use crate::files::{Files, present};
+use crate::tail;
 
 /// How much is read at a time.
 const CHUNK: usize = 64 << 10;
 
 /// A line longer than this is no record; it is left out instead of kept in memory.
 const LINE_LIMIT: usize = 1 << 20;
+
+/// What a crash of the machine may leave in place of lines is shorter. A hole in a file is endless, and reading it costs
+/// the writer nothing.
+const DROP_LIMIT: usize = 64 << 20;
+
+/// How often a file may get another name while the next one is looked for. Then it is looked for again later.
+const RENAMES: u32 = 100;
 
 /// One file of a log that is being read. All here is blocking.
 pub(crate) struct Source {
@@ -20,6 +30,8 @@ pub(crate) struct Source {
     end: u64,
     /// The beginning of a line whose end was not read yet.
     rest: Vec<u8>,
+    /// Bytes of that line that were left out.
+    dropped: usize,
 }
 
 /// What tells a file from all others as long as it is open, whatever its name.
@@ -31,15 +43,15 @@ struct Id {
 
 impl Source {
     fn at(file: File, position: u64) -> Self {
-        Source { file, position, end: u64::MAX, rest: Vec::new() }
+        Source { file, position, end: u64::MAX, rest: Vec::new(), dropped: 0 }
     }
 
-    /// Opens a log's newest file, at its last `lines`. While the log is being rotated there may be none at
-    /// `path` for a moment: then it is the one that was renamed last.
-    pub(crate) fn newest(path: &Path, lines: Option<u64>) -> io::Result<Self> {
-        let file = match found(File::open(path))? {
+    /// Opens a log's newest file, at its last `lines`. While the log is being rotated there may be none of its name for a
+    /// moment: then it is the one that was renamed last.
+    pub(crate) fn newest(files: &Files, lines: Option<u64>) -> io::Result<Self> {
+        let file = match present(files.open(files.name()))? {
             Some(file) => file,
-            None => File::open(rotated::list(path)?.pop().ok_or(io::ErrorKind::NotFound)?)?,
+            None => files.open(&files.rotated()?.pop().ok_or(io::ErrorKind::NotFound)?)?,
         };
         let position = lines.map_or(Ok(0), |lines| tail::start(&file, lines))?;
         Ok(Source::at(file, position))
@@ -48,41 +60,41 @@ impl Source {
     /// Opens the file that the log went on in after `current`; the oldest if there is no current one.
     /// `None`: there is no such file yet. Called at the end of a file; once there is a next one nothing more is
     /// written to this.
-    pub(crate) fn next(path: &Path, current: Option<&Source>) -> io::Result<Option<Self>> {
+    pub(crate) fn next(files: &Files, current: Option<&Source>) -> io::Result<Option<Self>> {
         if let Some(current) = current
-            && Id::of_path(path)? == Some(current.id()?)
+            && Id::named(files, files.name())? == Some(current.id()?)
         {
             return Ok(None);
         }
         // Between listing and opening files may have got other names. What was opened is the next one only
         // if a list made afterwards says so too: it holds all that was renamed before.
-        loop {
-            let Some((next, id)) = Self::after(path, current)? else { return Ok(None) };
-            let Some(file) = found(File::open(next))? else { continue };
+        for _ in 0..RENAMES {
+            let Some((next, id)) = Self::after(files, current)? else { return Ok(None) };
+            let Some(file) = present(files.open(&next))? else { continue };
             let opened = Id::of(&file.metadata()?);
-            if opened == id && Self::after(path, current)?.is_some_and(|(_, id)| id == opened) {
+            if opened == id && Self::after(files, current)?.is_some_and(|(_, id)| id == opened) {
                 return Ok(Some(Source::at(file, 0)));
             }
         }
+        Ok(None)
     }
 
-    fn after(path: &Path, current: Option<&Source>) -> io::Result<Option<(PathBuf, Id)>> {
-        let mut files = Vec::new();
-        let rotated = found(rotated::list(path))?.unwrap_or_default();
-        for file in rotated.into_iter().chain([path.to_owned()]) {
-            if let Some(id) = Id::of_path(&file)? {
-                files.push((file, id));
+    fn after(files: &Files, current: Option<&Source>) -> io::Result<Option<(OsString, Id)>> {
+        let mut found = Vec::new();
+        for name in files.rotated()?.into_iter().chain([files.name().to_owned()]) {
+            if let Some(id) = Id::named(files, &name)? {
+                found.push((name, id));
             }
         }
-        let mut files = files.into_iter();
-        let Some(current) = current else { return Ok(files.next()) };
+        let mut found = found.into_iter();
+        let Some(current) = current else { return Ok(found.next()) };
         // A removed file was the oldest. One that is neither removed nor listed is just being renamed.
         if current.file.metadata()?.nlink() == 0 {
-            return Ok(files.next());
+            return Ok(found.next());
         }
         let id = current.id()?;
-        files.find(|file| file.1 == id);
-        Ok(files.next())
+        found.find(|file| file.1 == id);
+        Ok(found.next())
     }
 
     /// Leaves out what is written from now on.
@@ -99,18 +111,24 @@ impl Source {
         chunk.truncate(read);
         self.position += read as u64;
         self.rest.append(&mut chunk);
-        Ok((read > 0).then(|| self.whole_lines()))
+        if read == 0 { Ok(None) } else { self.whole_lines().map(Some) }
     }
 
-    fn whole_lines(&mut self) -> Vec<u8> {
+    fn whole_lines(&mut self) -> io::Result<Vec<u8>> {
         if let Some(newline) = self.rest.iter().rposition(|byte| *byte == b'\n') {
             let rest = self.rest.split_off(newline + 1);
-            return std::mem::replace(&mut self.rest, rest);
+            self.dropped = 0;
+            return Ok(std::mem::replace(&mut self.rest, rest));
         }
         if self.rest.len() > LINE_LIMIT {
+            self.dropped += self.rest.len();
             self.rest.clear();
         }
-        Vec::new()
+        if self.dropped > DROP_LIMIT {
+            let message = format!("a line is longer than {DROP_LIMIT} bytes: this is no log");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        Ok(Vec::new())
     }
 
     fn id(&self) -> io::Result<Id> {
@@ -120,19 +138,40 @@ impl Source {
 
 impl Id {
     fn of(metadata: &Metadata) -> Self {
-        Id { device: metadata.dev(), inode: metadata.ino() }
+        Self { device: metadata.dev(), inode: metadata.ino() }
     }
 
-    fn of_path(path: &Path) -> io::Result<Option<Self>> {
-        Ok(found(std::fs::metadata(path))?.as_ref().map(Id::of))
+    /// Which file a name stands for now.
+    fn named(files: &Files, name: &OsStr) -> io::Result<Option<Id>> {
+        let found = rustix::fs::statat(&files.folder, name, AtFlags::SYMLINK_NOFOLLOW);
+        let found = found.map(|found| Id { device: found.st_dev, inode: found.st_ino });
+        present(found.map_err(io::Error::from))
     }
 }
 
-/// A file that is not there is an answer, not an error.
-fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads to the end or the first error.
+    fn drain(source: &mut Source) -> io::Result<Vec<u8>> {
+        let mut all = Vec::new();
+        while let Some(mut lines) = source.read()? {
+            all.append(&mut lines);
+        }
+        Ok(all)
+    }
+
+    #[test]
+    fn a_long_line_is_left_out_and_an_endless_one_is_an_error() {
+        for (hole, read) in [(2 << 20, true), (1 << 40, false)] {
+            let file = tempfile::tempfile().unwrap();
+            file.write_all_at(b"one\n", 0).unwrap();
+            file.write_all_at(b"\ntwo\n", hole).unwrap();
+            let mut source = Source::at(file, 0);
+            let lines = drain(&mut source);
+            assert_eq!(lines.is_ok(), read, "a hole of {hole} bytes");
+            assert!(lines.is_err() || lines.is_ok_and(|lines| lines.ends_with(b"\ntwo\n")));
+        }
     }
 }

@@ -4,10 +4,18 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::error::Error;
+use crate::files::Files;
 use crate::record::{Record, TEXT_LIMIT, Tag};
 
 /// How much is read at a time while looking for the start of a line.
 const BLOCK: usize = 64 << 10;
+
+/// How far back lines are looked for: a hole in a file is endless.
+#[cfg(feature = "reader")]
+const SCAN: u64 = 1 << 30;
+
+/// The most that is read into memory for [`tail`].
+const TAIL: u64 = 16 << 20;
 
 /// What comes before the text of a record is shorter than this.
 const PREFIX_LIMIT: usize = 64;
@@ -16,23 +24,30 @@ const PREFIX_LIMIT: usize = 64;
 /// container that failed without a termination message (`FallbackToLogsOnError`: 80 lines, 2048 bytes).
 /// Both streams, bytes that are not UTF-8 replaced. Blocking, and reads little: about 16 KiB a line at most.
 pub fn tail(path: &Path, bytes: usize, lines: u64) -> Result<String, Error> {
-    let file = File::open(path).map_err(|source| Error::Open { path: path.to_owned(), source })?;
+    let opened = Files::of(path).and_then(|files| files.open(files.name()));
+    let file = opened.map_err(|source| Error::Open { path: path.to_owned(), source })?;
     let records = last_records(&file, lines)
         .map_err(|source| Error::Read { path: path.to_owned(), source })?;
     Ok(last_bytes(&text_of(&records), bytes).to_owned())
 }
 
-/// Where the last `lines` records of a file begin. An unfinished last one is none.
+/// Where the last `lines` records of a file begin, as far as they lie in its last GiB. An unfinished last one is none.
+#[cfg(feature = "reader")]
 pub(crate) fn start(file: &File, lines: u64) -> io::Result<u64> {
+    start_within(file, lines, SCAN)
+}
+
+/// Where the last `lines` records begin, as far as they lie in the last `most` bytes.
+fn start_within(file: &File, lines: u64, most: u64) -> io::Result<u64> {
     let size = file.metadata()?.len();
     if lines == 0 {
         return Ok(size);
     }
     // The newline before the first wanted line: the one that ends the last line comes before the others.
     let mut wanted = lines.saturating_add(1);
-    let mut end = size;
-    while end > 0 {
-        let begin = end.saturating_sub(BLOCK as u64);
+    let (mut end, first) = (size, size.saturating_sub(most));
+    while end > first {
+        let begin = end.saturating_sub(BLOCK as u64).max(first);
         let mut block = vec![0; usize::try_from(end - begin).unwrap_or(BLOCK)];
         file.read_exact_at(&mut block, begin)?;
         for (at, _) in block.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
@@ -43,13 +58,13 @@ pub(crate) fn start(file: &File, lines: u64) -> io::Result<u64> {
         }
         end = begin;
     }
-    Ok(0)
+    Ok(first)
 }
 
 fn last_records(file: &File, lines: u64) -> io::Result<Vec<u8>> {
     let size = file.metadata()?.len();
-    let most = lines.saturating_mul((TEXT_LIMIT + PREFIX_LIMIT) as u64);
-    let begin = start(file, lines)?.max(size.saturating_sub(most));
+    let most = lines.saturating_mul((TEXT_LIMIT + PREFIX_LIMIT) as u64).min(TAIL);
+    let begin = start_within(file, lines, most)?;
     let mut records = vec![0; usize::try_from(size.saturating_sub(begin)).unwrap_or(0)];
     file.read_exact_at(&mut records, begin)?;
     Ok(records)
@@ -110,6 +125,14 @@ mod tests {
                 content.len()
             );
         }
+    }
+
+    #[test]
+    fn a_hole_is_not_searched_to_its_beginning() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 40).unwrap();
+        assert_eq!(start_within(file.as_file(), 5, 1 << 20).unwrap(), (1 << 40) - (1 << 20));
+        assert_eq!(tail(file.path(), 2048, u64::MAX).unwrap(), "");
     }
 
     #[test]

@@ -1,8 +1,12 @@
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use jiff::Timestamp;
+use rustix::fs::{Mode, OFlags};
 
 use crate::error::Error;
+use crate::files;
 use crate::output::Output;
 use crate::record::{Prefix, Stream, TEXT_LIMIT, Tag};
 
@@ -43,10 +47,11 @@ struct Line {
 }
 
 impl Writer {
-    /// Appends to the log at `path`, and creates it and its folder where they do not exist.
-    pub fn open(path: &Path, rotation: Rotation) -> Result<Self, Error> {
+    /// Appends to the log `name` in `folder`, and creates it where it does not exist. No path is looked up, here or later:
+    /// the process may have no file system any more. A link in a file's place is refused.
+    pub fn open(folder: OwnedFd, name: &OsStr, rotation: Rotation) -> Result<Self, Error> {
         Ok(Writer {
-            output: Output::open(path, rotation)?,
+            output: Output::open(folder, name, rotation)?,
             stdout: Line::default(),
             stderr: Line::default(),
         })
@@ -81,6 +86,17 @@ impl Writer {
         self.output.commit()?;
         self.output.sync()
     }
+}
+
+/// Opens the folder that the log at `path` lies in, for [`Writer::open`], and makes it where it does not exist.
+pub fn folder(path: &Path) -> Result<OwnedFd, Error> {
+    let opened = || {
+        let folder = files::folder(path);
+        std::fs::create_dir_all(folder)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::open(folder, flags, Mode::empty())?)
+    };
+    opened().map_err(|source| Error::Open { path: path.to_owned(), source })
 }
 
 impl Line {

@@ -26,6 +26,10 @@ struct Log {
     ended: watch::Sender<bool>,
 }
 
+fn writer(path: &Path, rotation: Rotation) -> Writer {
+    Writer::open(nodule_logs::folder(path).unwrap(), path.file_name().unwrap(), rotation).unwrap()
+}
+
 type Reading = Pin<Box<dyn futures::Stream<Item = Result<Bytes, Error>> + Send>>;
 
 impl Log {
@@ -43,7 +47,7 @@ impl Log {
     }
 
     fn writer(&self, rotation: Rotation) -> Writer {
-        Writer::open(&self.path, rotation).unwrap()
+        writer(&self.path, rotation)
     }
 
     fn read(&self, query: Query) -> Reading {

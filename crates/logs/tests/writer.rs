@@ -1,6 +1,7 @@
 //! The writer against real files.
 #![expect(clippy::unwrap_used, reason = "a test that can not go on has failed")]
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,10 @@ fn log() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("made/0.log");
     (folder, path)
+}
+
+fn open(path: &Path, rotation: Rotation) -> Writer {
+    Writer::open(nodule_logs::folder(path).unwrap(), path.file_name().unwrap(), rotation).unwrap()
 }
 
 /// The records of a file without their times: `stdout F text`.
@@ -34,7 +39,7 @@ fn files(path: &Path) -> Vec<PathBuf> {
 #[test]
 fn lines_are_in_the_file_when_write_returns() {
     let (_folder, path) = log();
-    let mut writer = Writer::open(&path, LARGE).unwrap();
+    let mut writer = open(&path, LARGE);
 
     writer.write(Stream::Stdout, b"one\ntwo\n\n").unwrap();
     assert_eq!(records(&path), ["stdout F one", "stdout F two", "stdout F "]);
@@ -45,7 +50,7 @@ fn lines_are_in_the_file_when_write_returns() {
 #[test]
 fn an_unfinished_line_is_held_and_the_other_stream_does_not_land_in_it() {
     let (_folder, path) = log();
-    let mut writer = Writer::open(&path, LARGE).unwrap();
+    let mut writer = open(&path, LARGE);
 
     writer.write(Stream::Stdout, b"al").unwrap();
     writer.write(Stream::Stderr, b"other\n").unwrap();
@@ -59,7 +64,7 @@ fn an_unfinished_line_is_held_and_the_other_stream_does_not_land_in_it() {
 #[test]
 fn flush_shows_what_is_held_as_a_part() {
     let (_folder, path) = log();
-    let mut writer = Writer::open(&path, LARGE).unwrap();
+    let mut writer = open(&path, LARGE);
 
     writer.write(Stream::Stdout, b"name? ").unwrap();
     writer.flush().unwrap();
@@ -78,7 +83,7 @@ fn a_long_line_is_cut_at_16_kib_however_it_arrives() {
     {
         for chunk in [7, LIMIT, 3 * LIMIT] {
             let (_folder, path) = log();
-            let mut writer = Writer::open(&path, LARGE).unwrap();
+            let mut writer = open(&path, LARGE);
             let line = [vec![b'x'; length], b"\n".to_vec()].concat();
             line.chunks(chunk).for_each(|chunk| writer.write(Stream::Stdout, chunk).unwrap());
 
@@ -99,7 +104,7 @@ fn a_long_line_is_cut_at_16_kib_however_it_arrives() {
 #[test]
 fn full_files_are_renamed_and_the_oldest_removed() {
     let (_folder, path) = log();
-    let mut writer = Writer::open(&path, Rotation { max_size: 1000, max_files: 3 }).unwrap();
+    let mut writer = open(&path, Rotation { max_size: 1000, max_files: 3 });
     let output: String = (0..100).map(|line| format!("{line}\n")).collect();
     writer.write(Stream::Stdout, output.as_bytes()).unwrap();
 
@@ -119,7 +124,7 @@ fn full_files_are_renamed_and_the_oldest_removed() {
 #[test]
 fn a_line_longer_than_a_file_has_a_file_of_its_own() {
     let (_folder, path) = log();
-    let mut writer = Writer::open(&path, Rotation { max_size: 10, max_files: 9 }).unwrap();
+    let mut writer = open(&path, Rotation { max_size: 10, max_files: 9 });
     writer.write(Stream::Stdout, b"one\ntwo\nthree\n").unwrap();
 
     let kept: Vec<_> = files(&path).iter().map(|file| records(file)).collect();
@@ -129,11 +134,11 @@ fn a_line_longer_than_a_file_has_a_file_of_its_own() {
 #[test]
 fn a_log_is_gone_on_with_and_a_torn_line_closed() {
     let (_folder, path) = log();
-    Writer::open(&path, LARGE).unwrap().write(Stream::Stdout, b"one\n").unwrap();
+    open(&path, LARGE).write(Stream::Stdout, b"one\n").unwrap();
     let torn = [fs::read(&path).unwrap(), b"2026-08-01T10:00:00Z stdo".to_vec()].concat();
     fs::write(&path, torn).unwrap();
 
-    Writer::open(&path, LARGE).unwrap().write(Stream::Stdout, b"two\n").unwrap();
+    open(&path, LARGE).write(Stream::Stdout, b"two\n").unwrap();
     assert_eq!(records(&path), ["stdout F one", "stdo", "stdout F two"]);
 }
 
@@ -142,27 +147,38 @@ fn size_counts_what_was_there_before() {
     let (_folder, path) = log();
     let rotation = Rotation { max_size: 100, max_files: 5 };
     for _ in 0..3 {
-        Writer::open(&path, rotation).unwrap().write(Stream::Stdout, b"one\n").unwrap();
+        open(&path, rotation).write(Stream::Stdout, b"one\n").unwrap();
     }
     assert_eq!(files(&path).len(), 2);
 }
 
 #[test]
-fn a_full_disk_is_an_error_and_what_comes_later_is_written() {
-    let (_folder, path) = log();
+fn a_link_in_the_logs_place_is_refused() {
+    let (folder, path) = log();
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
-    let mut writer = Writer::open(&path, LARGE).unwrap();
-    let error = writer.write(Stream::Stdout, b"one\n").unwrap_err();
-    assert_eq!(error.to_string(), format!("write to the log {}", path.display()));
-    // Nothing gathers: the next call does not try the lost line again.
-    writer.flush().unwrap();
+    let other = folder.path().join("other");
+    fs::write(&other, "").unwrap();
+    std::os::unix::fs::symlink(&other, &path).unwrap();
+    let opened = Writer::open(nodule_logs::folder(&path).unwrap(), OsStr::new("0.log"), LARGE);
+    assert_eq!(opened.err().unwrap().to_string(), "open the log 0.log");
+    assert_eq!(fs::read(other).unwrap(), b"");
+}
+
+#[test]
+fn the_log_stays_in_its_folder_wherever_that_is_moved() {
+    let (folder, path) = log();
+    let mut writer = open(&path, Rotation { max_size: 100, max_files: 3 });
+    let moved = folder.path().join("moved");
+    fs::rename(path.parent().unwrap(), &moved).unwrap();
+    writer.write(Stream::Stdout, "line\n".repeat(100).as_bytes()).unwrap();
+    assert_eq!(files(&moved.join("0.log")).len(), 3);
+    assert!(!path.exists());
 }
 
 #[test]
 fn without_its_folder_the_log_goes_on_in_the_file_it_has() {
     let (_folder, path) = log();
-    let mut writer = Writer::open(&path, Rotation { max_size: 100, max_files: 2 }).unwrap();
+    let mut writer = open(&path, Rotation { max_size: 100, max_files: 2 });
     fs::remove_dir_all(path.parent().unwrap()).unwrap();
     writer.write(Stream::Stdout, "line\n".repeat(100).as_bytes()).unwrap();
     writer.finish().unwrap();

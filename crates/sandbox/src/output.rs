@@ -36,7 +36,8 @@ impl Log {
     /// Opens the log that the agent has named.
     pub(crate) fn open(log: &nodule_sandbox_proto::Log) -> Result<Self, Error> {
         let rotation = Rotation { max_size: log.max_size, max_files: log.max_files };
-        let writer = Some(Writer::open(&log.path, rotation)?);
+        let name = log.path.file_name().unwrap_or_default();
+        let writer = Some(Writer::open(nodule_logs::folder(&log.path)?, name, rotation)?);
         Ok(Self { open: Arc::new(Mutex::new(Open { writer, losing: false })) })
     }
 

@@ -104,7 +104,9 @@ impl Shown {
     }
 
     pub(crate) fn writer(&self) -> Writer {
-        Writer::open(&self.path(), Rotation::default()).unwrap()
+        let path = self.path();
+        let folder = nodule_logs::folder(&path).unwrap();
+        Writer::open(folder, path.file_name().unwrap(), Rotation::default()).unwrap()
     }
 
     fn node(self) -> Node {
