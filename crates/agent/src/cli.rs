@@ -45,6 +45,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) pod_logs_dir: Option<PathBuf>,
 
+    /// Where log collectors find links to the logs of pods. [default: containers, beside the logs of pods]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) container_logs_dir: Option<PathBuf>,
+
     /// The port of the node's HTTPS API; 0 takes a free one. [default: 10250]
     #[arg(long, value_name = "PORT")]
     pub(crate) port: Option<u16>,

@@ -227,12 +227,15 @@ fn pods(
     let or = |path: Option<PathBuf>, default: &str| {
         path.unwrap_or_else(|| Path::new(default).to_owned())
     };
+    let logs = or(first(&arguments.pod_logs_dir, &kubelet.pod_logs_dir), "/var/log/pods");
+    let links = first(&arguments.container_logs_dir, &nodule.container_logs_dir);
     Ok(nodule_pod::Config {
         node: name.to_owned(),
         addresses: addresses.iter().map(IpAddr::to_string).collect(),
         root: arguments.root_dir.clone(),
         run: or(first(&arguments.run_dir, &nodule.run_dir), "/run/nodule"),
-        logs: or(first(&arguments.pod_logs_dir, &kubelet.pod_logs_dir), "/var/log/pods"),
+        log_links: links.unwrap_or_else(|| logs.with_file_name("containers")),
+        logs,
         sandbox: program(&nodule.sandbox_path, host, "nodule-sandbox"),
         log_max_size: quantity::units(size).context("field \"containerLogMaxSize\"")?,
         log_max_files: files,
@@ -380,7 +383,19 @@ mod tests {
         );
         assert_eq!(settings.pods.sandbox, Path::new("/opt/nodule-sandbox"));
         assert_eq!((settings.pods.log_max_size, settings.pods.log_max_files), (10 << 20, 5));
+        assert_eq!(settings.pods.logs, Path::new("/var/log/pods"));
+        assert_eq!(settings.pods.log_links, Path::new("/var/log/containers"));
         assert_eq!(settings.images.root, Path::new("/var/lib/nodule/images"));
+    }
+
+    #[test]
+    fn links_to_logs_lie_beside_the_logs_unless_they_are_placed() {
+        let links = |flags: &[&str], file: &str| settings(flags, file).unwrap().pods.log_links;
+        assert_eq!(links(&["--pod-logs-dir=/t/pod-logs"], ""), Path::new("/t/containers"));
+        let file =
+            format!("{KUBELET}podLogsDir: /f/pods\n---\n{NODULE}containerLogsDir: /f/links\n");
+        assert_eq!(links(&[], &file), Path::new("/f/links"));
+        assert_eq!(links(&["--container-logs-dir=/t/links"], &file), Path::new("/t/links"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A worker and its containers' processes: found again, watched, and their ends noted before anyone is told.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ContainerStateTerminated;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -8,6 +10,7 @@ use tracing::{debug, info, warn};
 
 use crate::ending::stops_at_once;
 use crate::events::Kind;
+use crate::links::Links;
 use crate::record::Phase;
 use crate::sandbox::{self, Found, Sandbox};
 use crate::status;
@@ -66,7 +69,20 @@ impl Worker {
         self.tasks.spawn(async move {
             Notice::Ended { container: name, attempt, exit: process.ended().await }
         });
+        self.link(container);
         self.live.insert(container.to_owned(), sandbox);
+    }
+
+    /// Has the link made that log collectors look for.
+    fn link(&mut self, container: &str) {
+        let Some(run) = self.record.run(container) else { return };
+        let (id, attempt) = (run.id.clone(), run.attempt);
+        let (links, pod) = (Links::new(&self.host.config), Arc::clone(&self.record.pod));
+        let container = container.to_owned();
+        self.tasks.spawn_blocking(move || {
+            let result = links.make(&pod, &container, &id, attempt);
+            Notice::Linked { container, result }
+        });
     }
 
     pub(crate) fn started(

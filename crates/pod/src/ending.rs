@@ -1,5 +1,6 @@
 //! How a pod ends: its phase moves down, what runs is stopped, what it used is given back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -8,12 +9,17 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::events::Kind;
+use crate::links::Links;
 use crate::order::Role;
 use crate::record::{self, Phase, Stop};
 use crate::restart::{FIRST, later};
 use crate::status;
 use crate::view::log_folder;
 use crate::worker::{Notice, Worker};
+
+/// The least time between a container's stop notice and its end, however long ago the pod was told to end and whatever grace
+/// was asked for; the kubelet's `minimumGracePeriodInSeconds`.
+const LEAST: Duration = Duration::from_secs(2);
 
 impl Worker {
     /// Moves the phase down as far as what is desired and what has happened say.
@@ -64,18 +70,21 @@ impl Worker {
 
     /// Stops what runs: first the notice, and when the grace is over the kill.
     pub(crate) fn terminate(&mut self) {
-        /// The least that a container gets, whatever grace was asked for; the kubelet's `minimumGracePeriodInSeconds`.
-        const LEAST: u64 = 2;
         let now = Timestamp::now();
-        let stop = *self.record.stop.get_or_insert(Stop { since: now, grace: LEAST });
-        let deadline = later(stop.since, Duration::from_secs(stop.grace.max(LEAST)));
+        let stop = *self.record.stop.get_or_insert(Stop { since: now, grace: LEAST.as_secs() });
+        let mut wake = None;
         for (container, sandbox) in &self.live {
-            if now >= deadline || stops_at_once(&self.record.pod) {
+            let earlier = self.told.get(container).copied();
+            let kill = kill_at(stop, earlier.unwrap_or(now));
+            if now >= kill || stops_at_once(&self.record.pod) {
                 sandbox.kill();
+            } else {
+                wake = Some(wake.map_or(kill, |wake: Timestamp| wake.min(kill)));
             }
-            if !self.told.insert(container.clone()) {
+            if earlier.is_some() {
                 continue;
             }
+            self.told.insert(container.clone(), now);
             let message = format!("Stopping container {container}");
             let field = Role::of(&self.record.pod, container).field(container);
             self.host.events.say(&self.record.pod, Some(field), Kind::Normal, "Killing", &message);
@@ -83,8 +92,8 @@ impl Worker {
             self.tasks
                 .spawn(async move { Notice::Told { container, result: sandbox.stop().await } });
         }
-        if now < deadline {
-            self.wake_at(deadline);
+        if let Some(wake) = wake {
+            self.wake_at(wake);
         }
     }
 
@@ -108,7 +117,12 @@ impl Worker {
             .keys()
             .filter_map(|name| Some(self.place(name)?.socket))
             .collect();
+        let (links, pod) = (Links::new(&self.host.config), Arc::clone(&self.record.pod));
         let removed = tokio::task::spawn_blocking(move || {
+            if let Err(error) = links.forget_pod(&pod) {
+                // A sweep finds what is left.
+                warn!(error = &error as &dyn std::error::Error, "links to logs not removed");
+            }
             for socket in sockets {
                 // It may be gone since the sandbox ended; a next one of that name would replace it.
                 let _ = std::fs::remove_file(socket);
@@ -130,9 +144,35 @@ impl Worker {
     }
 }
 
+/// When a container is killed that was given the stop notice at `told`.
+fn kill_at(stop: Stop, told: Timestamp) -> Timestamp {
+    later(stop.since, Duration::from_secs(stop.grace)).max(later(told, LEAST))
+}
+
 /// Whether the pod's guests cannot make use of a grace period, and say so.
 pub(crate) fn stops_at_once(pod: &Pod) -> bool {
     const ANNOTATION: &str = "nodule.dev/stop";
     let annotations = pod.metadata.annotations.as_ref();
     annotations.and_then(|all| all.get(ANNOTATION)).is_some_and(|value| value == "kill")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grace_counts_from_the_pods_end_and_two_seconds_from_the_notice_are_the_least() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        for (since, grace, told, kill) in [
+            (100, 30, 100, 130),
+            // The agent was away: a container that is told late is not told in vain.
+            (100, 30, 129, 131),
+            (100, 30, 500, 502),
+            (100, 1, 100, 102),
+            (100, 0, 100, 102),
+        ] {
+            let stop = Stop { since: at(since), grace };
+            assert_eq!(kill_at(stop, at(told)), at(kill), "{since} {grace} {told}");
+        }
+    }
 }

@@ -22,6 +22,8 @@ pub struct Config {
     pub run: PathBuf,
     /// The kubelet's log layout: `/var/log/pods`.
     pub logs: PathBuf,
+    /// Where links to the logs are made for those who collect them: `/var/log/containers`.
+    pub log_links: PathBuf,
     /// The `nodule-sandbox` program.
     pub sandbox: PathBuf,
     /// A log file is turned when it is this long, in bytes (`containerLogMaxSize`).

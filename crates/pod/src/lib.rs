@@ -16,6 +16,7 @@ mod ending;
 mod env;
 mod events;
 mod host;
+mod links;
 mod order;
 mod pods;
 mod publish;

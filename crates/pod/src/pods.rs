@@ -15,11 +15,12 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, ExponentialBackoff};
 use nodule_image::Images;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{self, JoinError, JoinSet};
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use crate::events::Events;
 use crate::host::{Config, Host};
+use crate::links::Links;
 use crate::record::{self, Folder, Record};
 use crate::view::{Instance, Log, LogError, View};
 use crate::worker::{Desired, Worker};
@@ -31,6 +32,9 @@ const STARTS: usize = 4;
 /// The waits between two tries to watch while the API server is away.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
+
+/// The task that posts the pods' Events.
+const POSTER: &str = "post the pods' events";
 
 type Views = Arc<RwLock<HashMap<String, watch::Receiver<View>>>>;
 type Watch = Pin<Box<dyn Stream<Item = watcher::Result<Event<Pod>>> + Send>>;
@@ -57,6 +61,10 @@ enum Cause {
     Unregistered,
     #[error("the watch of the node's pods has ended")]
     Watch,
+    #[error("the task \"{task}\" has ended")]
+    Ended { task: &'static str },
+    #[error("the task \"{task}\" was broken off")]
+    Broken { task: &'static str, source: JoinError },
 }
 
 impl Pods {
@@ -72,8 +80,8 @@ impl Pods {
             slots: Arc::new(Semaphore::new(SLOTS)),
             starts: Semaphore::new(STARTS),
         };
-        let mut tasks = JoinSet::new();
-        tasks.spawn(poster.run());
+        let mut tasks = Tasks::default();
+        tasks.spawn(POSTER, poster.run());
         let runner = Runner {
             host: Arc::new(host),
             views: Arc::clone(&pods.views),
@@ -81,7 +89,7 @@ impl Pods {
             desired: HashMap::new(),
             fresh: HashSet::new(),
             away: false,
-            _tasks: tasks,
+            tasks,
         };
         (pods, runner)
     }
@@ -132,7 +140,32 @@ pub struct Runner {
     fresh: HashSet<String>,
     /// The API server has not answered since it last did.
     away: bool,
-    _tasks: JoinSet<()>,
+    /// What runs beside the workers for as long as they do.
+    tasks: Tasks,
+}
+
+/// Tasks that must not end.
+#[derive(Default)]
+struct Tasks {
+    running: JoinSet<()>,
+    names: HashMap<task::Id, &'static str>,
+}
+
+impl Tasks {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let handle = self.running.spawn(task);
+        self.names.insert(handle.id(), name);
+    }
+
+    /// Waits for the first to end, however it does. May be dropped: nothing is lost.
+    async fn end(&mut self) -> Cause {
+        let name = |id| self.names.get(&id).copied().unwrap_or_default();
+        match self.running.join_next_with_id().await {
+            Some(Ok((id, ()))) => Cause::Ended { task: name(id) },
+            Some(Err(source)) => Cause::Broken { task: name(source.id()), source },
+            None => std::future::pending().await,
+        }
+    }
 }
 
 impl Runner {
@@ -142,6 +175,7 @@ impl Runner {
         mut self,
         mut registered: watch::Receiver<Option<Arc<Node>>>,
     ) -> Result<Infallible, Error> {
+        self.sweep().await;
         self.recall().map_err(|source| Error(Cause::Records { source }))?;
         registered.wait_for(Option::is_some).await.map_err(|_| Error(Cause::Unregistered))?;
         let mut streaming = true;
@@ -160,6 +194,7 @@ impl Runner {
                     let uid = ended.map_err(|source| Error(Cause::Worker { source }))?;
                     self.forget(&uid);
                 }
+                cause = self.tasks.end() => return Err(Error(cause)),
             }
         }
     }
@@ -176,6 +211,14 @@ impl Runner {
             .with_jitter()
             .without_max_times();
         watcher::watcher(api, config).backoff(ExponentialBackoff::from(waits)).boxed()
+    }
+
+    /// Removes what an earlier agent had no time to. Before any pod is looked after, so that what they make is not met.
+    async fn sweep(&self) {
+        let links = Links::new(&self.host.config);
+        if let Ok(Err(error)) = task::spawn_blocking(move || links.sweep()).await {
+            warn!(error = &error as &dyn std::error::Error, "links to logs not removed");
+        }
     }
 
     fn recall(&mut self) -> Result<(), record::Error> {
@@ -273,4 +316,19 @@ fn is_not_served(error: &watcher::Error) -> bool {
         return refused(status.code);
     }
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if refused(status.code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_ends_or_panics_is_named() {
+        let mut tasks = Tasks::default();
+        tasks.spawn("wait", std::future::pending());
+        tasks.spawn("stop", async {});
+        assert_eq!(tasks.end().await.to_string(), "the task \"stop\" has ended");
+        tasks.spawn("fall", async { panic!("as the test asked") });
+        assert_eq!(tasks.end().await.to_string(), "the task \"fall\" was broken off");
+    }
 }

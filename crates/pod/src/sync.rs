@@ -13,6 +13,7 @@ use tracing::warn;
 
 use crate::env;
 use crate::events::Kind;
+use crate::links::Links;
 use crate::order::{self, Role};
 use crate::pull::{self, Asked, Need, Ready, chain};
 use crate::record::Run;
@@ -20,7 +21,7 @@ use crate::restart::{self, Backoff, Next};
 use crate::sandbox;
 use crate::status::Waiting;
 use crate::view::log_path;
-use crate::worker::Worker;
+use crate::worker::{Notice, Worker};
 
 type Volumes = BTreeMap<String, PathBuf>;
 
@@ -226,14 +227,19 @@ impl Worker {
     }
 
     /// Removes what is kept of runs that nobody can ask for any more: all but the newest and the one before.
-    fn forget(&self, container: &str, newest: u32) {
+    fn forget(&mut self, container: &str, newest: u32) {
         let Some(old) = newest.checked_sub(2) else { return };
         let log = log_path(&self.host.config.logs, &self.record.pod, container, old);
-        for error in [crate::record::remove(&self.folder.run(container, old)), remove_log(&log)] {
-            if let Err(error) = error {
-                warn!(container, error = &error as &dyn std::error::Error, "old run not removed");
-            }
-        }
+        let run = self.folder.run(container, old);
+        let (links, pod) = (Links::new(&self.host.config), Arc::clone(&self.record.pod));
+        let container = container.to_owned();
+        self.tasks.spawn_blocking(move || {
+            let mut errors = Vec::new();
+            errors.extend(crate::record::remove(&run).err().map(Into::into));
+            errors.extend(links.forget(&pod, &container, old).err().map(Into::into));
+            errors.extend(remove_log(&log).err().map(Into::into));
+            Notice::Forgotten { container, errors }
+        });
     }
 
     async fn launch(&mut self, container: &Container, mut config: proto::Container) {

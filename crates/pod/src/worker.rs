@@ -4,7 +4,7 @@
 //! fetched and sandboxes are watched by tasks of this worker's own, which answer with a [`Notice`]. The worker may be
 //! dropped at any await; the next one looks at what there is and goes on from there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,12 +13,13 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::Api;
 use nodule_sandbox_proto::Exit;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 use crate::events::Kind;
 use crate::host::Host;
+use crate::links;
 use crate::publish::{Known, Publisher, Wanted};
 use crate::pull::{Outcome, Pulls};
 use crate::record::{Folder, Phase, Record};
@@ -43,6 +44,10 @@ pub(crate) enum Notice {
     Ended { container: String, attempt: u32, exit: Exit },
     /// The stop notice was given, or could not be.
     Told { container: String, result: Result<(), sandbox::Error> },
+    /// The link to the log was made, or could not be.
+    Linked { container: String, result: Result<(), links::Error> },
+    /// What was kept of an old run was removed, or could not be.
+    Forgotten { container: String, errors: Vec<Box<dyn std::error::Error + Send + Sync>> },
     /// The API server has nothing more to be told.
     Published,
 }
@@ -61,8 +66,8 @@ pub(crate) struct Worker {
     pub(crate) waiting: BTreeMap<String, Waiting>,
     pub(crate) fetches: JoinSet<Fetched>,
     pub(crate) tasks: JoinSet<Notice>,
-    /// Containers that were given the stop notice by this worker.
-    pub(crate) told: BTreeSet<String>,
+    /// Containers that were given the stop notice by this worker, and when.
+    pub(crate) told: BTreeMap<String, Timestamp>,
     pub(crate) desired: watch::Receiver<Desired>,
     wanted: watch::Sender<Wanted>,
     known: watch::Receiver<Known>,
@@ -112,7 +117,7 @@ impl Worker {
             waiting: BTreeMap::new(),
             fetches: JoinSet::new(),
             tasks,
-            told: BTreeSet::new(),
+            told: BTreeMap::new(),
             desired,
             wanted,
             known,
@@ -154,12 +159,22 @@ impl Worker {
         tokio::select! {
             Ok(()) = self.desired.changed() => {}
             Ok(()) = self.known.changed() => {}
-            Some(Ok(fetched)) = self.fetches.join_next() => self.fetched(fetched),
-            Some(Ok(notice)) = self.tasks.join_next() => self.note(notice),
+            Some(joined) = self.fetches.join_next() => {
+                if let Some(fetched) = whole(joined) {
+                    self.fetched(fetched);
+                }
+            }
+            Some(joined) = self.tasks.join_next() => {
+                if let Some(notice) = whole(joined) {
+                    self.note(notice);
+                }
+            }
             () = sleep(pause) => {}
         }
-        while let Some(Ok(notice)) = self.tasks.try_join_next() {
-            self.note(notice);
+        while let Some(joined) = self.tasks.try_join_next() {
+            if let Some(notice) = whole(joined) {
+                self.note(notice);
+            }
         }
     }
 
@@ -246,6 +261,18 @@ impl Worker {
                     self.end(&container, &exit);
                 }
             }
+            Notice::Linked { container, result: Err(error) } => {
+                warn!(container, error = &error as &dyn std::error::Error, "log not linked");
+            }
+            Notice::Forgotten { container, errors } => {
+                for error in errors {
+                    warn!(
+                        container,
+                        error = &*error as &dyn std::error::Error,
+                        "old run not removed"
+                    );
+                }
+            }
             Notice::Told { container, result: Err(error) } => {
                 debug!(
                     container,
@@ -253,7 +280,9 @@ impl Worker {
                     "stop notice not given"
                 );
             }
-            Notice::Told { result: Ok(()), .. } | Notice::Published => {}
+            Notice::Told { result: Ok(()), .. }
+            | Notice::Linked { result: Ok(()), .. }
+            | Notice::Published => {}
         }
     }
 
@@ -261,6 +290,16 @@ impl Worker {
     pub(crate) fn say(&self, container: &str, kind: Kind, reason: &'static str, message: &str) {
         let field = crate::order::Role::of(&self.record.pod, container).field(container);
         self.host.events.say(&self.record.pod, Some(field), kind, reason, message);
+    }
+}
+
+/// What a task came to; none if it was dropped. Its panic is the worker's: a pod whose publisher or watcher is gone would
+/// stand still without a word.
+fn whole<T>(joined: Result<T, JoinError>) -> Option<T> {
+    match joined {
+        Ok(whole) => Some(whole),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => None,
     }
 }
 

@@ -151,6 +151,7 @@ pub(crate) const NODULE: &[&str] = &[
     "compile.memory",
     "compile.timeout",
     "compilePath",
+    "containerLogsDir",
     "labels.arch",
     "labels.os",
     "plainHTTPRegistries",

@@ -17,6 +17,8 @@ pub(crate) struct Nodule {
     pub(crate) compile_path: Option<PathBuf>,
     pub(crate) compile: Compile,
     pub(crate) run_dir: Option<PathBuf>,
+    /// Where log collectors find links to the logs of pods; without it, `containers` beside `podLogsDir`.
+    pub(crate) container_logs_dir: Option<PathBuf>,
     pub(crate) labels: Labels,
 }
 

@@ -42,6 +42,7 @@ impl Agent {
             root: root.to_owned(),
             run: root.join("run"),
             logs: root.join("logs"),
+            log_links: root.join("containers"),
             sandbox: PathBuf::from("/nonexistent/nodule-sandbox"),
             log_max_size: 1 << 20,
             log_max_files: 5,
