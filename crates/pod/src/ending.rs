@@ -24,7 +24,9 @@ const LEAST: Duration = Duration::from_secs(2);
 impl Worker {
     /// Moves the phase down as far as what is desired and what has happened say.
     pub(crate) fn descend(&mut self) {
-        let asked = self.is_removed() || self.record.pod.metadata.deletion_timestamp.is_some();
+        let asked = self.is_removed()
+            || self.record.pod.metadata.deletion_timestamp.is_some()
+            || self.record.failure.is_some();
         if asked {
             self.shorten();
         }
@@ -44,11 +46,12 @@ impl Worker {
     }
 
     /// The grace period only shrinks: from the first notice on, whatever is asked later. A pod that was removed by force
-    /// has the least there is.
+    /// has the least there is, and so has one that is evicted (`immediateEvictionGracePeriodSeconds`).
     fn shorten(&mut self) {
         const DEFAULT: i64 = 30;
         let meta = &self.record.pod.metadata;
-        let asked = if self.is_removed() && meta.deletion_timestamp.is_none() {
+        let forced = self.is_removed() && meta.deletion_timestamp.is_none();
+        let asked = if forced || self.record.failure.is_some() {
             1
         } else {
             let spec = self

@@ -46,4 +46,6 @@ pub(crate) struct Host {
     pub(crate) slots: Arc<Semaphore>,
     /// Sandboxes that may be in their start at once: more would only take turns on the cores.
     pub(crate) starts: Semaphore,
+    /// Pods whose use of the disk may be measured at once.
+    pub(crate) measures: Semaphore,
 }

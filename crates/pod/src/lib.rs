@@ -26,6 +26,7 @@ mod record;
 mod restart;
 mod sandbox;
 mod status;
+mod storage;
 mod sync;
 mod view;
 mod worker;

@@ -29,6 +29,8 @@ use crate::worker::{Desired, Worker};
 const SLOTS: usize = 16;
 /// Sandboxes that may be in their start at once.
 const STARTS: usize = 4;
+/// Pods whose use of the disk may be measured at once: it is the disk that they wait for.
+const MEASURES: usize = 2;
 /// The waits between two tries to watch while the API server is away.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
@@ -79,6 +81,7 @@ impl Pods {
             events,
             slots: Arc::new(Semaphore::new(SLOTS)),
             starts: Semaphore::new(STARTS),
+            measures: Semaphore::new(MEASURES),
         };
         let mut tasks = Tasks::default();
         tasks.spawn(POSTER, poster.run());

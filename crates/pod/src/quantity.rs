@@ -35,9 +35,89 @@ fn scale(suffix: &str) -> Option<f64> {
     }
 }
 
+/// A sum of quantities, in the notation of its first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Total {
+    pub(crate) bytes: u64,
+    notation: Notation,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Notation {
+    /// `Ki`, `Mi`, …
+    Binary,
+    /// `k`, `M`, …
+    Decimal,
+}
+
+impl Total {
+    /// A single one; none if it does not parse.
+    pub(crate) fn of(quantity: &Quantity) -> Option<Self> {
+        let binary = quantity.0.ends_with('i');
+        let notation = if binary { Notation::Binary } else { Notation::Decimal };
+        Some(Self { bytes: bytes(quantity)?, notation })
+    }
+
+    /// The sum of those that there are; none if there are none.
+    pub(crate) fn sum(totals: impl IntoIterator<Item = Option<Self>>) -> Option<Self> {
+        totals.into_iter().flatten().reduce(|sum, next| Self {
+            bytes: sum.bytes.saturating_add(next.bytes),
+            notation: if sum.bytes == 0 { next.notation } else { sum.notation },
+        })
+    }
+
+    /// The greater.
+    pub(crate) fn max(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        one.into_iter().chain(other).reduce(
+            |one, other| {
+                if other.bytes > one.bytes { other } else { one }
+            },
+        )
+    }
+}
+
+/// The canonical form: the largest suffix that leaves a whole number. Below 1024 all are decimal.
+impl std::fmt::Display for Total {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (base, suffixes) = match self.notation {
+            Notation::Binary if self.bytes >= 1024 => {
+                (1024, ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"])
+            }
+            Notation::Binary | Notation::Decimal => (1000, ["", "k", "M", "G", "T", "P", "E"]),
+        };
+        let (mut number, mut suffixes) = (self.bytes, suffixes.iter().peekable());
+        while number > 0 && number.is_multiple_of(base) && suffixes.len() > 1 {
+            number /= base;
+            suffixes.next();
+        }
+        write!(formatter, "{number}{}", suffixes.peek().unwrap_or(&&""))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sum_is_written_in_its_canonical_form() {
+        for (quantities, written) in [
+            (&["1Gi"][..], "1Gi"),
+            (&["1Gi", "512Mi"], "1536Mi"),
+            (&["512Mi", "512Mi"], "1Gi"),
+            (&["1Gi", "1G"], "2073741824"),
+            (&["1G", "1Gi"], "2073741824"),
+            (&["1G", "500M"], "1500M"),
+            (&["0", "1Ki"], "1Ki"),
+            (&["512", "512"], "1024"),
+            (&["1Ki", "1"], "1025"),
+            (&["0"], "0"),
+            (&["1000", "0"], "1k"),
+        ] {
+            let totals = quantities.iter().map(|text| Total::of(&Quantity((*text).to_owned())));
+            assert_eq!(Total::sum(totals).unwrap().to_string(), written, "{quantities:?}");
+        }
+        assert_eq!(Total::sum([None, None]), None);
+    }
 
     #[test]
     fn every_suffix_is_read() {

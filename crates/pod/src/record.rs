@@ -44,6 +44,9 @@ pub(crate) struct Record {
     pub(crate) start_time: Timestamp,
     /// Set when the pod is first told to end; its grace only shrinks.
     pub(crate) stop: Option<Stop>,
+    /// Why this node itself ends the pod. Set once, before the pod is told to end; records of before have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) failure: Option<Failure>,
     /// By container name, init containers among them.
     pub(crate) containers: BTreeMap<String, History>,
 }
@@ -54,6 +57,14 @@ pub(crate) struct Stop {
     pub(crate) since: Timestamp,
     /// Seconds from `since` until what still runs is killed.
     pub(crate) grace: u64,
+}
+
+/// Why a node ends a pod that did not end by itself: `status.reason` and `status.message` of a pod that has `Failed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Failure {
+    pub(crate) reason: String,
+    pub(crate) message: String,
 }
 
 /// A container's runs.
@@ -100,6 +111,7 @@ impl Record {
             phase: if ended { Phase::Terminated } else { Phase::Syncing },
             start_time: status.start_time.as_ref().map_or(now, |time| time.0),
             stop: None,
+            failure: None,
             containers: histories(&status, now),
             pod,
         }
@@ -286,6 +298,21 @@ mod tests {
             std::fs::read_to_string(&path).unwrap().replace("\"version\":1", "\"version\":9");
         std::fs::write(&path, text).unwrap();
         assert!(matches!(folder.load(), Err(Error::Version { found: 9, .. })));
+    }
+
+    #[test]
+    fn a_failure_is_kept_and_a_record_of_before_there_were_any_is_read() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::new(root.path(), "u1");
+        let mut record = Record::new(pod("Running", Vec::new()), now());
+        folder.save(&record).unwrap();
+        let path = root.path().join("pods/u1").join(FILE);
+        assert!(!std::fs::read_to_string(path).unwrap().contains("failure"));
+        assert_eq!(folder.load().unwrap().failure, None);
+        let failure = Failure { reason: "Evicted".to_owned(), message: "too much".to_owned() };
+        record.failure = Some(failure.clone());
+        folder.save(&record).unwrap();
+        assert_eq!(folder.load().unwrap().failure, Some(failure));
     }
 
     #[test]

@@ -39,8 +39,13 @@ pub(crate) fn status(seen: &Seen<'_>, previous: &PodStatus) -> PodStatus {
     let spec = pod.spec.clone().unwrap_or_default();
     let init = container_statuses(seen, spec.init_containers.iter().flatten(), &spec);
     let mut containers = container_statuses(seen, spec.containers.iter(), &spec);
-    let phase =
-        settle(phase(&spec, &init, &containers, seen.record.phase), previous, seen.record.phase);
+    let failure = seen.record.failure.as_ref();
+    let computed = match failure {
+        Some(_) => "Failed",
+        None => phase(&spec, &init, &containers, seen.record.phase),
+    };
+    let phase = settle(computed, previous, seen.record.phase);
+    let failure = failure.filter(|_| phase == "Failed");
     let conditions = condition::all(&condition::Facts {
         pod,
         phase,
@@ -51,7 +56,8 @@ pub(crate) fn status(seen: &Seen<'_>, previous: &PodStatus) -> PodStatus {
         now: seen.now,
     });
     containers.sort_by(|one, other| one.name.cmp(&other.name));
-    let keeps_reason = previous.phase.as_deref() == Some(phase);
+    let kept =
+        |text: &Option<String>| text.clone().filter(|_| previous.phase.as_deref() == Some(phase));
     PodStatus {
         conditions: Some(conditions),
         container_statuses: Some(containers),
@@ -61,8 +67,8 @@ pub(crate) fn status(seen: &Seen<'_>, previous: &PodStatus) -> PodStatus {
         pod_ip: seen.addresses.first().cloned(),
         pod_ips: Some(seen.addresses.iter().map(|ip| PodIP { ip: ip.clone() }).collect()),
         phase: Some(phase.to_owned()),
-        reason: previous.reason.clone().filter(|_| keeps_reason),
-        message: previous.message.clone().filter(|_| keeps_reason),
+        reason: failure.map(|failure| failure.reason.clone()).or(kept(&previous.reason)),
+        message: failure.map(|failure| failure.message.clone()).or(kept(&previous.message)),
         start_time: Some(seconds(seen.record.start_time)),
         observed_generation: observed_generation(pod, previous),
         ..PodStatus::default()
@@ -281,6 +287,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
     use super::*;
+    use crate::record::Failure;
 
     /// How a container stands in a test: the names are the table's.
     #[derive(Clone, Copy)]
@@ -502,6 +509,27 @@ mod tests {
             condition(&next, "PodScheduled").last_transition_time,
             Some(Time(at(NOW - 500)))
         );
+    }
+
+    #[test]
+    fn a_pod_that_its_node_ends_has_failed_once_nothing_runs_whatever_its_containers_say() {
+        let running = PodStatus { phase: Some("Running".to_owned()), ..PodStatus::default() };
+        let failure = Failure { reason: "Evicted".to_owned(), message: "Too much. ".to_owned() };
+        for (is, phase, told, reason) in [
+            (Is::Running, Phase::Syncing, "Running", None),
+            (Is::Running, Phase::Terminating, "Running", None),
+            (Is::Exited(0), Phase::Terminated, "Failed", Some("Evicted")),
+            (Is::Exited(137), Phase::Terminated, "Failed", Some("Evicted")),
+        ] {
+            let mut table = Table::new("Always", &[], &[is]);
+            table.record.failure = Some(failure.clone());
+            table.record.phase = phase;
+            let status = table.status(&running);
+            assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some(told), reason));
+            assert_eq!(status.message, reason.map(|_| failure.message.clone()));
+            let conditions = status.conditions.unwrap();
+            assert!(conditions.iter().all(|condition| condition.type_ != "DisruptionTarget"));
+        }
     }
 
     #[test]

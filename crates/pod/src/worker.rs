@@ -48,6 +48,8 @@ pub(crate) enum Notice {
     Linked { container: String, result: Result<(), links::Error> },
     /// What was kept of an old run was removed, or could not be.
     Forgotten { container: String, errors: Vec<Box<dyn std::error::Error + Send + Sync>> },
+    /// The pod's use of the disk was measured: the limit that it exceeds, and how long that took.
+    Measured { exceeded: Option<String>, took: Duration },
     /// The API server has nothing more to be told.
     Published,
 }
@@ -132,6 +134,7 @@ impl Worker {
     /// Acts on the pod until nothing of it is left.
     pub(crate) async fn run(mut self) {
         self.adopt().await;
+        self.watch_storage(Duration::ZERO);
         while self.record.phase != Phase::Gone {
             self.turn().await;
             if self.record.phase != Phase::Gone {
@@ -261,6 +264,7 @@ impl Worker {
                     self.end(&container, &exit);
                 }
             }
+            Notice::Measured { exceeded, took } => self.measured(exceeded, took),
             Notice::Linked { container, result: Err(error) } => {
                 warn!(container, error = &error as &dyn std::error::Error, "log not linked");
             }

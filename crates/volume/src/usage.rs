@@ -32,6 +32,26 @@ pub enum Usage {
     Unbounded,
 }
 
+impl Usage {
+    /// Whether it is more than `limit` bytes.
+    pub fn exceeds(self, limit: u64) -> bool {
+        match self {
+            Self::Bytes(bytes) => bytes > limit,
+            Self::Unbounded => true,
+        }
+    }
+}
+
+impl std::iter::Sum for Usage {
+    fn sum<I: Iterator<Item = Self>>(mut usages: I) -> Self {
+        let bytes = usages.try_fold(0_u64, |sum, usage| match usage {
+            Self::Bytes(bytes) => Some(sum.saturating_add(bytes)),
+            Self::Unbounded => None,
+        });
+        bytes.map_or(Self::Unbounded, Self::Bytes)
+    }
+}
+
 /// Measures the folder at `path`; nothing if there is none. Blocking.
 ///
 /// Symbolic links are counted, not followed; what is mounted below is left out. One or two descriptors are open at a time,

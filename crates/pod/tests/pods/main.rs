@@ -8,6 +8,8 @@
 )]
 
 mod api;
+mod registry;
+mod storage;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,10 +34,16 @@ struct Agent {
 
 impl Agent {
     async fn start(api: &Api, root: &Path) -> Self {
+        Self::with(api, root, &[]).await
+    }
+
+    /// With registries that are asked over plain HTTP.
+    async fn with(api: &Api, root: &Path, registries: &[&str]) -> Self {
         // Done by the first test of the process; the others find it done.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let images =
-            Images::open(nodule_image::Config::new(root.join("images"), compiler())).await.unwrap();
+        let mut config = nodule_image::Config::new(root.join("images"), program("NODULE_COMPILE"));
+        config.plain_http = registries.iter().map(|host| (*host).to_owned()).collect();
+        let images = Images::open(config).await.unwrap();
         let config = Config {
             node: "n1".to_owned(),
             addresses: vec!["127.0.0.1".to_owned()],
@@ -43,7 +51,7 @@ impl Agent {
             run: root.join("run"),
             logs: root.join("logs"),
             log_links: root.join("containers"),
-            sandbox: PathBuf::from("/nonexistent/nodule-sandbox"),
+            sandbox: program("NODULE_SANDBOX"),
             log_max_size: 1 << 20,
             log_max_files: 5,
             sync: Duration::from_secs(60),
@@ -60,11 +68,11 @@ impl Agent {
     }
 }
 
-/// `nodule-compile`, which is built beside the tests.
-fn compiler() -> PathBuf {
-    let beside =
-        std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("nodule-compile");
-    std::env::var_os("NODULE_COMPILE").map_or(beside, PathBuf::from)
+/// `nodule-compile` or `nodule-sandbox`, which are built beside the tests; or what the variable of this name says.
+fn program(variable: &str) -> PathBuf {
+    let name = variable.to_ascii_lowercase().replace('_', "-");
+    let beside = std::env::current_exe().unwrap().parent().unwrap().with_file_name(name);
+    std::env::var_os(variable).map_or(beside, PathBuf::from)
 }
 
 fn pod(name: &str, uid: &str) -> Value {
@@ -152,12 +160,18 @@ async fn a_deleted_pod_is_told_as_ended_and_then_removed_by_its_uid() {
 /// Waits until nothing of the pod is on disk. The agent has no one to tell, so the folder is looked at.
 async fn gone(root: &Path, uid: &str) {
     let folder = root.join("pods").join(uid);
+    on_disk("gone", || !folder.exists()).await;
+}
+
+/// Waits until something holds on disk, of which nobody tells.
+async fn on_disk(what: &str, holds: impl Fn() -> bool) {
     let wait = async {
-        while folder.exists() {
+        while !holds() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap();
+    let outcome = tokio::time::timeout(Duration::from_secs(60), wait).await;
+    outcome.unwrap_or_else(|_| panic!("not seen: {what}"));
 }
 
 #[tokio::test]
