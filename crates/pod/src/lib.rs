@@ -8,7 +8,9 @@
 //! It knows nothing of the Node object, of HTTP, or of what is inside an image or a sandbox.
 //!
 //! Read `pods.rs` (the watch), `worker.rs` (a pod's life), `sync.rs` (what it takes to run), `attend.rs`
-//! (its containers' processes), `sandbox.rs` (one process), `ending.rs`, in this order. What decides is pure and apart: `order.rs`, `restart.rs`, `env.rs`, `status.rs`, `condition.rs`.
+//! (its containers' processes), `sandbox.rs` (one process), `ending.rs`, in this order; beside them `storage.rs` (what a pod
+//! may use of the disk) and `links.rs` (its logs, for collectors). What decides is pure and apart: `order.rs`, `restart.rs`,
+//! `env.rs`, `status.rs`, `condition.rs`.
 
 mod attend;
 mod condition;

@@ -13,4 +13,5 @@ mod outage;
 mod pod;
 mod restart;
 mod scale;
+mod storage;
 mod workload;
