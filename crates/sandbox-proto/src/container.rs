@@ -26,6 +26,25 @@ pub struct Container {
     pub limits: Limits,
     /// Where the guest's output goes.
     pub log: Log,
+    /// Whom the process becomes before the guest's first instruction; none leaves it what the agent is.
+    pub user: Option<User>,
+    /// The folder of the cgroup (v2) that the process enters before it reads anything of the guest's.
+    pub cgroup: Option<PathBuf>,
+    /// What the kernel adds to the process when it looks for a victim for want of memory (proc_pid_oom_score_adj(5)),
+    /// -1000 to 1000; none leaves it what the agent's is.
+    pub oom_score_adj: Option<i32>,
+}
+
+/// A user of the host, by numbers alone: it needs no entry in `/etc/passwd`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// The user id.
+    pub uid: u32,
+    /// The group id.
+    pub gid: u32,
+    /// Supplementary groups. Those of the agent are never kept.
+    pub groups: Vec<u32>,
 }
 
 /// Compiled code on this node.
@@ -39,7 +58,7 @@ pub struct Program {
     pub kind: Kind,
 }
 
-/// The two kinds of WebAssembly programs.
+/// The kinds of WebAssembly programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -47,6 +66,8 @@ pub enum Kind {
     Module,
     /// A component: WASI 0.2, entered at `wasi:cli/run`.
     Component,
+    /// A component that answers HTTP requests: it exports `wasi:http/incoming-handler`, or `wasi:http/handler` of 0.3.
+    Proxy,
 }
 
 /// A folder or file of the host that the guest sees.

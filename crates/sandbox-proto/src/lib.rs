@@ -1,8 +1,9 @@
-//! What the agent and a sandbox say to each other: three files and a socket.
+//! What the agent and a sandbox say to each other: a folder of files and a socket; and how the agent asks for a process.
 //!
-//! One sandbox process runs one container. The agent writes [`Container`] into the container's state folder and starts
-//! the process with that folder and a listening socket. The sandbox writes [`Started`] and [`Exit`] into the same
-//! folder, each before it says so on the socket, so that an agent that was away learns the truth from the disk.
+//! One sandbox process runs one container. The agent writes [`Container`] into the container's state folder and has the
+//! process started with that folder and a listening socket: by a [`zygote`], whose fork it is, or by an exec. The sandbox
+//! writes [`Started`] and [`Exit`] into its own part of that folder, each before it says so on the socket, so that an
+//! agent that was away learns the truth from the disk.
 //!
 //! Sandboxes outlive agents, so the two may be of different releases. Both say their [`VERSION`] first, in `Hello`.
 //!
@@ -14,12 +15,13 @@ pub mod frame;
 mod message;
 mod outcome;
 mod state;
+pub mod zygote;
 
-pub use container::{Access, Container, Kind, Limits, Log, Mount, Program, Stdin};
+pub use container::{Access, Container, Kind, Limits, Log, Mount, Program, Stdin, User};
 pub use message::{Message, Report, Request};
-pub use outcome::{Cause, Exit, MESSAGE_LIMIT, Started, start_ticks};
-pub use state::{CONTAINER, EXIT, STARTED, State, StateError};
+pub use outcome::{Cause, Exit, Fate, MESSAGE_LIMIT, Process, Started, start_ticks};
+pub use state::{CONTAINER, EXIT, FATE, OUT, Out, PROCESS, STARTED, State, StateError};
 
 /// The version of the files and messages of this crate. It grows with every change that an older peer would
 /// misunderstand; a new optional field in a message is no such change.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;

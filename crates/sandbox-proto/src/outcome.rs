@@ -7,26 +7,24 @@ use serde::{Deserialize, Serialize};
 /// The longest [`Exit::message`] in bytes: what Kubernetes keeps of a termination message.
 pub const MESSAGE_LIMIT: usize = 4096;
 
-/// The guest is about to enter its first function: `started.json`, written once.
+/// A process of this machine: `process.json`, which the sandbox writes once, before anything of the guest's is near.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Started {
-    /// The sandbox's process id.
+pub struct Process {
+    /// The process id.
     pub pid: u32,
     /// When that process began, in clock ticks since boot (field 22 of `/proc/PID/stat`, proc_pid_stat(5)). With the
     /// process id it names one process until the next boot: a process id alone is used again.
     pub start_ticks: u64,
-    /// When the guest started, in Unix milliseconds.
-    pub at: i64,
 }
 
-impl Started {
-    /// The calling process, with a guest that starts now (`at` in Unix milliseconds).
-    pub fn here(at: i64) -> io::Result<Self> {
+impl Process {
+    /// The calling process.
+    pub fn here() -> io::Result<Self> {
         let pid = std::process::id();
         let start_ticks = start_ticks(pid)?.ok_or_else(|| {
             io::Error::new(io::ErrorKind::NotFound, "/proc does not show this process")
         })?;
-        Ok(Self { pid, start_ticks, at })
+        Ok(Self { pid, start_ticks })
     }
 
     /// Whether the process is still there. Another process with the same id, and one that has ended and only waits for
@@ -34,6 +32,26 @@ impl Started {
     pub fn is_alive(&self) -> io::Result<bool> {
         Ok(start_ticks(self.pid)? == Some(self.start_ticks))
     }
+}
+
+/// The guest is about to enter its first function: `started.json`, written once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// When the guest started, in Unix milliseconds.
+    pub at: i64,
+    /// The layers of confinement that this machine or this user does not allow, by name; a word for a person each.
+    #[serde(default)]
+    pub missing: Vec<String>,
+}
+
+/// How a sandbox's process ended, as its parent, the zygote, saw it: `fate.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fate {
+    /// With this exit code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
 }
 
 /// When process `pid` began, in clock ticks since boot; none where there is no such process or it has ended.
@@ -65,6 +83,8 @@ fn parse_stat(stat: &str) -> Option<Option<u64>> {
 }
 
 /// How a container ended: `exit.json`, written once, by the sandbox or, where that could not, by the agent.
+///
+/// The sandbox's word is a guest's word to whoever believes that guests escape: it says nothing of anyone else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
     /// Why it ended.
@@ -146,9 +166,9 @@ mod tests {
 
     #[test]
     fn this_process_is_alive_and_another_start_is_not() {
-        let here = Started::here(1).unwrap();
+        let here = Process::here().unwrap();
         assert!(here.is_alive().unwrap());
-        assert!(!Started { start_ticks: here.start_ticks + 1, ..here }.is_alive().unwrap());
+        assert!(!Process { start_ticks: here.start_ticks + 1, ..here }.is_alive().unwrap());
     }
 
     #[test]

@@ -11,8 +11,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use nodule_sandbox_proto::{
-    Access, CONTAINER, Cause, Container, EXIT, Exit, Kind, Limits, Log, Mount, Program, Started,
-    State, StateError, Stdin, VERSION,
+    Access, CONTAINER, Cause, Container, EXIT, Exit, Fate, Kind, Limits, Log, Mount, OUT, Out,
+    Process, Program, Started, State, StateError, Stdin, User, VERSION,
 };
 
 fn container() -> Container {
@@ -33,28 +33,84 @@ fn container() -> Container {
         stdin: Stdin::Held,
         limits: Limits { memory: Some(64 << 20) },
         log: Log { path: "/var/log/pods/x/0.log".into(), max_size: 10 << 20, max_files: 5 },
+        user: Some(User { uid: 7, gid: 8, groups: vec![9] }),
+        cgroup: Some("/sys/fs/cgroup/kubepods/pod1/2".into()),
+        oom_score_adj: Some(1000),
     }
+}
+
+fn made() -> (tempfile::TempDir, State) {
+    let folder = tempfile::tempdir().unwrap();
+    let state = State::new(folder.path());
+    state.create(None).unwrap();
+    (folder, state)
 }
 
 #[test]
 fn what_one_side_writes_the_other_reads() {
-    let folder = tempfile::tempdir().unwrap();
-    let state = State::new(folder.path());
+    let (folder, state) = made();
     assert_eq!(state.started().unwrap(), None);
     assert_eq!(state.exit().unwrap(), None);
+    assert!(!state.has_container());
 
-    let started = Started::here(5).unwrap();
+    let started = Started { at: 5, missing: vec!["landlock".into()] };
     let exit = Exit::new(Cause::Trapped, "unreachable", Some(5), 6);
+    let here = Process::here().unwrap();
+    let out = Out::open(&state).unwrap();
     state.write_container(&container()).unwrap();
-    state.write_started(&started).unwrap();
-    state.write_exit(&exit).unwrap();
+    state.write_process(&here).unwrap();
+    state.write_fate(Fate::Signal(9)).unwrap();
+    out.write_started(&started).unwrap();
+    out.write_exit(&exit).unwrap();
 
+    assert!(state.has_container());
     assert_eq!(state.container().unwrap(), container());
+    assert_eq!(state.process().unwrap(), Some(here));
+    assert_eq!(state.fate().unwrap(), Some(Fate::Signal(9)));
     assert_eq!(state.started().unwrap(), Some(started));
     assert_eq!(state.exit().unwrap(), Some(exit));
-    let left: Vec<_> =
-        fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 3, "temporary files are left: {left:?}");
+    let names = |path| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).count();
+    assert_eq!((names(folder.path().to_owned()), names(folder.path().join(OUT))), (4, 2));
+}
+
+#[test]
+fn the_agents_word_on_an_exit_counts_more_than_the_sandboxs() {
+    let (_folder, state) = made();
+    Out::open(&state).unwrap().write_exit(&Exit::exited(0, 1, 2)).unwrap();
+    let killed = Exit::new(Cause::Killed, "by the agent", Some(1), 2);
+    state.write_exit(&killed).unwrap();
+    assert_eq!(state.exit().unwrap(), Some(killed));
+}
+
+#[test]
+fn what_a_guest_may_put_in_its_folder_is_not_followed() {
+    let (folder, state) = made();
+    let path = folder.path().join(OUT).join(EXIT);
+    let elsewhere = folder.path().join("secret");
+    fs::write(&elsewhere, serde_json::to_vec(&Exit::exited(0, 1, 2)).unwrap()).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    assert!(matches!(state.exit(), Err(StateError::Read { .. })));
+    fs::remove_file(&path).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &path,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
+    assert!(matches!(state.exit(), Err(StateError::Read { .. })));
+    fs::remove_file(&path).unwrap();
+    fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+    assert!(matches!(state.exit(), Err(StateError::Read { .. })));
+    // The temporary name is taken by a link: nothing is written through it.
+    fs::remove_file(&path).unwrap();
+    let kept = fs::read(&elsewhere).unwrap();
+    let temporary = folder.path().join(OUT).join(format!(".{EXIT}.new"));
+    std::os::unix::fs::symlink(&elsewhere, temporary).unwrap();
+    Out::open(&state).unwrap().write_exit(&Exit::exited(3, 1, 2)).unwrap();
+    assert_eq!(fs::read(&elsewhere).unwrap(), kept);
+    assert_eq!(state.exit().unwrap().unwrap().code, 3);
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn frame(body: &[u8]) -> Vec<u8> {
 fn reports() -> Vec<Report> {
     vec![
         Report::Hello { version: VERSION, id: "ab".repeat(32) },
-        Report::Started(Started { pid: 1, start_ticks: u64::MAX, at: -1 }),
+        Report::Started(Started { at: -1, missing: vec!["landlock".into()] }),
         Report::Ended(Exit::new(Cause::OutOfMemory, "ünïcode\n", None, i64::MAX)),
     ]
 }
@@ -72,7 +72,7 @@ fn a_kind_from_a_newer_peer_names_both_versions() {
     let error = decoder.next().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "unknown message `dance` from a peer of version 7, this program knows version 1"
+        "unknown message `dance` from a peer of version 7, this program knows version 2"
     );
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use nodule_sandbox_proto::StateError;
 
-use crate::files::FilesError;
+use crate::jail::JailError;
 
 /// Why a guest's first function was not entered: what was tried and on what. [`chain`] adds the causes.
 #[derive(Debug, thiserror::Error)]
@@ -26,9 +26,23 @@ pub(crate) enum StartError {
     /// The log cannot be written.
     #[error(transparent)]
     Log(#[from] nodule_logs::Error),
-    /// A mount.
+    /// Where the container's end is written; why not is told beside it.
+    #[error("open the container's own folder")]
+    Out,
+    /// What the process should be confined by, or to.
     #[error(transparent)]
-    Files(#[from] FilesError),
+    Jail(#[from] JailError),
+    /// A mount that cannot be opened as a folder.
+    #[error("open the mount at {guest}")]
+    Preopen {
+        /// Where the guest would see it.
+        guest: String,
+        /// Why not.
+        source: wasmtime::Error,
+    },
+    /// Whose log it is.
+    #[error("take the folder of {}", .0.display())]
+    LogFolder(PathBuf, #[source] io::Error),
     /// The kernel gives no random numbers.
     #[error("seed the guest's random numbers")]
     Random(#[source] rand::rngs::SysError),

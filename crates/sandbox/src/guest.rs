@@ -1,17 +1,20 @@
 //! The guest: from compiled code to the end of its first function.
 
-use nodule_sandbox_proto::{Exit, Started, StateError};
+use nodule_sandbox_proto::{Exit, StateError};
 use tokio::runtime::{Builder, Runtime};
-use wasmtime::{Engine, Store};
+use wasmtime::Store;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
 use crate::error::StartError;
-use crate::given::Given;
+use crate::given::{Given, sockets};
 use crate::memory::Memory;
 use crate::outcome;
 use crate::process::now;
-use crate::program::{Entry, Loaded};
+use crate::program::Entry;
+
+/// Threads for what the WASI host only does on another thread: a component's writes to files. They end when idle.
+const THREADS: usize = 2;
 
 /// What the host keeps for the guest, beside its memory.
 pub(crate) struct Host {
@@ -26,13 +29,14 @@ impl WasiView for Host {
     }
 }
 
-/// Runs the guest to its end. `started` is called when everything is ready, before the guest's first function.
+/// Seals the process and runs the guest to its end. `started` is called when everything is ready, before the guest's first
+/// function, with the time in Unix milliseconds and the layers of confinement that are missing.
 pub(crate) fn run(
-    given: &Given,
-    started: impl FnOnce(Started) -> Result<(), StateError>,
+    given: Given,
+    started: impl FnOnce(i64, Vec<String>) -> Result<(), StateError>,
 ) -> Result<Exit, StartError> {
-    let runtime =
-        Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?;
+    let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(THREADS).build();
+    let runtime = runtime.map_err(StartError::Runtime)?;
     let exit = runtime.block_on(live(given, started));
     // A name lookup may still be on its way; nobody waits for it any more.
     Runtime::shutdown_background(runtime);
@@ -40,24 +44,22 @@ pub(crate) fn run(
 }
 
 async fn live(
-    given: &Given,
-    started: impl FnOnce(Started) -> Result<(), StateError>,
+    mut given: Given,
+    started: impl FnOnce(i64, Vec<String>) -> Result<(), StateError>,
 ) -> Result<Exit, StartError> {
-    let (mut store, entry) = prepare(given).await?;
+    let missing = given.jail.seal(sockets(&given.container))?;
+    let (mut store, entry) = prepare(&given).await?;
     let at = now();
-    started(Started::here(at).map_err(StartError::Process)?)?;
+    started(at, missing)?;
     let result = entry.call(&mut store).await;
     Ok(outcome::ended(result, &store.data().memory, at))
 }
 
 async fn prepare(given: &Given) -> Result<(Store<Host>, Entry), StartError> {
-    let engine = Engine::new(&nodule_engine::config()).map_err(StartError::Engine)?;
-    let loaded = Loaded::load(&engine, &given.container.program)?;
-    let linked = loaded.link(&engine).map_err(StartError::Link)?;
     let host = Host { wasi: given.wasi()?, memory: Memory::new(given.container.limits.memory) };
-    let mut store = Store::new(&engine, host);
+    let mut store = Store::new(given.linked.engine(), host);
     store.limiter(|host| &mut host.memory);
-    match linked.instantiate(&mut store).await {
+    match given.linked.instantiate(&mut store).await {
         Ok(entry) => Ok((store, entry)),
         Err(error) => Err(refusal(&store.data().memory, error)),
     }

@@ -1,18 +1,21 @@
 //! The guest's standard output and error: both go to the container's log.
 
 use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use nodule_logs::{Error, Rotation, Stream, Writer};
+use nodule_sandbox_proto::User;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
-use crate::error::chain;
+use crate::error::{StartError, chain};
 use crate::process::diagnose;
 
 /// How much a guest may hand over in one call, in bytes: all of it is on the host's heap meanwhile.
@@ -33,12 +36,16 @@ struct Open {
 }
 
 impl Log {
-    /// Opens the log that the agent has named.
-    pub(crate) fn open(log: &nodule_sandbox_proto::Log) -> Result<Self, Error> {
+    /// Opens the log that the agent has named, and its folder, which is made `user`'s: files are turned there later.
+    pub(crate) fn open(
+        log: &nodule_sandbox_proto::Log,
+        user: Option<&User>,
+    ) -> Result<(Self, OwnedFd), StartError> {
+        let folder = folder(&log.path, user)?;
         let rotation = Rotation { max_size: log.max_size, max_files: log.max_files };
         let name = log.path.file_name().unwrap_or_default();
-        let writer = Some(Writer::open(nodule_logs::folder(&log.path)?, name, rotation)?);
-        Ok(Self { open: Arc::new(Mutex::new(Open { writer, losing: false })) })
+        let writer = Some(Writer::open(own(&folder, log)?, name, rotation)?);
+        Ok((Self { open: Arc::new(Mutex::new(Open { writer, losing: false })) }, folder))
     }
 
     /// One of the guest's streams.
@@ -63,6 +70,21 @@ impl Log {
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The folder of the log, `user`'s.
+fn folder(path: &Path, user: Option<&User>) -> Result<OwnedFd, StartError> {
+    let folder = nodule_logs::folder(path)?;
+    if let Some(user) = user {
+        std::os::unix::fs::fchown(&folder, Some(user.uid), Some(user.gid))
+            .map_err(|source| StartError::LogFolder(path.to_owned(), source))?;
+    }
+    Ok(folder)
+}
+
+/// One more descriptor of the folder.
+fn own(folder: &OwnedFd, log: &nodule_sandbox_proto::Log) -> Result<OwnedFd, StartError> {
+    folder.try_clone().map_err(|source| StartError::LogFolder(log.path.clone(), source))
 }
 
 impl Open {

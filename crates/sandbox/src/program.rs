@@ -5,9 +5,9 @@ use wasmtime::component::Component;
 use wasmtime::{Engine, InstancePre, Module, Store, TypedFunc};
 use wasmtime_wasi::p2::bindings::{Command, CommandPre};
 
+use crate::base::Base;
 use crate::error::StartError;
 use crate::guest::Host;
-use crate::linker;
 
 /// Native code in this process.
 pub(crate) enum Loaded {
@@ -26,20 +26,20 @@ impl Loaded {
         let loaded = unsafe {
             match kind {
                 Kind::Module => Module::deserialize_file(engine, cwasm).map(Self::Module),
-                Kind::Component => Component::deserialize_file(engine, cwasm).map(Self::Component),
+                Kind::Component | Kind::Proxy => {
+                    Component::deserialize_file(engine, cwasm).map(Self::Component)
+                }
             }
         };
         loaded.map_err(|source| StartError::Load(cwasm.clone(), source))
     }
 
     /// Finds everything that the program imports.
-    pub(crate) fn link(&self, engine: &Engine) -> wasmtime::Result<Linked> {
+    pub(crate) fn link(&self, base: &Base) -> wasmtime::Result<Linked> {
         Ok(match self {
-            Self::Module(module) => {
-                Linked::Module(linker::modules(engine)?.instantiate_pre(module)?)
-            }
+            Self::Module(module) => Linked::Module(base.modules()?.instantiate_pre(module)?),
             Self::Component(component) => {
-                let linked = linker::components(engine)?.instantiate_pre(component)?;
+                let linked = base.components()?.instantiate_pre(component)?;
                 Linked::Component(CommandPre::new(linked)?)
             }
         })
@@ -53,6 +53,14 @@ pub(crate) enum Linked {
 }
 
 impl Linked {
+    /// What it was compiled for.
+    pub(crate) fn engine(&self) -> &Engine {
+        match self {
+            Self::Module(module) => module.module().engine(),
+            Self::Component(component) => component.engine(),
+        }
+    }
+
     pub(crate) async fn instantiate(&self, store: &mut Store<Host>) -> wasmtime::Result<Entry> {
         match self {
             Self::Module(module) => {

@@ -1,25 +1,40 @@
 //! From a state folder to an exit code: the order of things.
 
-use nodule_sandbox_proto::{Cause, Exit, Report, State};
+use std::process::ExitCode;
 
+use nodule_sandbox_proto::{Cause, Exit, Out, Process, Report, Started, State};
+
+use crate::base::Base;
 use crate::control::Control;
 use crate::error::{StartError, chain};
 use crate::given::Given;
 use crate::{guest, process};
 
-/// Runs the container of `state` to its end; returns what the process exits with.
-pub(crate) fn run(state: &State) -> u8 {
+/// Runs the container of `state` in a process that an exec has made.
+pub(crate) fn alone(state: &State) -> ExitCode {
+    run(Base::new().map_err(StartError::Engine), state)
+}
+
+/// Runs the container of `state` to its end, in a process that is for nothing else.
+///
+/// What needs the agent's rights comes first: to say which process this is, to read what to run, to open what the guest
+/// is given. Then the process confines itself, and only then is there another thread, and only then a guest.
+pub(crate) fn run(base: Result<Base, StartError>, state: &State) -> ExitCode {
+    let named = introduce(state);
+    let out = Out::open(state).map_err(StartError::from);
     let container = state.container();
     let id = container.as_ref().map_or_else(|_| String::new(), |container| container.id.clone());
-    let given =
-        container.map_err(StartError::from).and_then(|container| Given::new(container, state));
+    let given = named.and(base).and_then(|base| {
+        let out = out.as_ref().map_err(|_| StartError::Out)?;
+        Given::new(&base, container?, state, out)
+    });
     let control = serve(id, given.as_ref().ok());
-    let exit = match (&control, given) {
-        (Ok(control), Ok(given)) => live(state, control, &given),
-        (Err(error), _) => not_started(error),
-        (_, Err(error)) => not_started(&error),
+    let exit = match (&control, given, &out) {
+        (_, _, Err(error)) | (Err(error), ..) => not_started(error),
+        (_, Err(error), _) => not_started(&error),
+        (Ok(control), Ok(given), Ok(out)) => live(out, control, given),
     };
-    if let Err(error) = state.write_exit(&exit) {
+    if let Ok(Err(error)) = out.map(|out| out.write_exit(&exit)) {
         // The socket and the exit code still tell.
         process::diagnose(chain(&error));
     }
@@ -27,7 +42,13 @@ pub(crate) fn run(state: &State) -> u8 {
     if let Ok(control) = control {
         control.end(exit);
     }
-    code
+    ExitCode::from(code)
+}
+
+/// Says on the disk which process this is, so that an agent finds it whatever happens.
+fn introduce(state: &State) -> Result<(), StartError> {
+    let here = Process::here().map_err(StartError::Process)?;
+    Ok(state.write_process(&here)?)
 }
 
 /// Makes the process its own master, and answers the agent from here on.
@@ -39,14 +60,16 @@ fn serve(id: String, given: Option<&Given>) -> Result<Control, StartError> {
         .map_err(StartError::Control)
 }
 
-/// The guest from load to end, and the end of its log.
-fn live(state: &State, control: &Control, given: &Given) -> Exit {
-    let exit = guest::run(given, |started| {
-        state.write_started(&started)?;
+/// The guest from its seal to its end, and the end of its log.
+fn live(out: &Out, control: &Control, given: Given) -> Exit {
+    let log = given.log.clone();
+    let exit = guest::run(given, |at, missing| {
+        let started = Started { at, missing };
+        out.write_started(&started)?;
         control.say(Report::Started(started));
         Ok(())
     });
-    given.log.finish();
+    log.finish();
     exit.unwrap_or_else(|error| not_started(&error))
 }
 

@@ -21,8 +21,8 @@ fn hello_is_answered_while_the_guest_spins() {
         let mut first = sandbox.connect();
         assert_eq!(first.greet(), sandbox.setup.container.id);
         let started = first.started();
-        assert_eq!(started.pid, sandbox.child.id());
-        assert!(started.is_alive().unwrap());
+        assert_eq!(sandbox.setup.process().pid, sandbox.child.id());
+        assert!(sandbox.setup.process().is_alive().unwrap());
         // From here on the guest never calls the host again.
         while sandbox.log().is_empty() {
             std::thread::yield_now();
@@ -90,7 +90,7 @@ fn the_exit_is_on_disk_before_it_is_told() {
 #[test]
 fn a_sandbox_outlives_its_agent() {
     let setup = Setup::new(module(), &["cat"]).stdin(Stdin::Held);
-    setup.state().write_container(&setup.container).unwrap();
+    setup.write();
     // An agent that starts a sandbox and is killed. A shell gives its background processes another standard input.
     let mut agent = Command::new("sh")
         .args([
@@ -113,7 +113,7 @@ fn a_sandbox_outlives_its_agent() {
     let mut second = Agent::connect(&setup);
     second.greet();
     assert_eq!(second.started(), started);
-    assert!(started.is_alive().unwrap());
+    assert!(setup.process().is_alive().unwrap());
     second.say(&Request::Stop);
     assert_eq!(second.ended().code, 0);
 }
@@ -123,7 +123,8 @@ fn signals_that_stop_an_agent_do_not_stop_a_sandbox() {
     let sandbox = held();
     let mut agent = sandbox.connect();
     agent.greet();
-    let pid = agent.started().pid.to_string();
+    agent.started();
+    let pid = sandbox.setup.process().pid.to_string();
     for signal in ["-HUP", "-INT", "-TERM", "-PIPE"] {
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
@@ -136,7 +137,7 @@ fn an_agent_of_any_version_is_answered() {
     let sandbox = held();
     let mut agent = sandbox.connect();
     agent.say(&Request::Hello { version: 99 });
-    assert!(matches!(agent.hear(), Some(Report::Hello { version: 1, .. })));
+    assert!(matches!(agent.hear(), Some(Report::Hello { version: VERSION, .. })));
 }
 
 #[test]
@@ -159,7 +160,8 @@ fn a_sandbox_without_free_descriptors_answers_when_there_are_some_again() {
     let sandbox = held();
     let mut first = sandbox.connect();
     first.greet();
-    let pid = Pid::from_raw(first.started().pid.try_into().unwrap());
+    first.started();
+    let pid = Pid::from_raw(sandbox.setup.process().pid.try_into().unwrap());
     let descriptors = |limit| Rlimit { current: Some(limit), maximum: Some(1024) };
     // Fewer than are open, and as many as the control thread polls for: poll(2) knows this limit too.
     prlimit(pid, Resource::Nofile, descriptors(4)).unwrap();

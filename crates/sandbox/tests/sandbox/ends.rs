@@ -12,7 +12,7 @@ fn a_guest_that_returns_exits_with_0() {
         let exit = ended.exit();
         assert_eq!((exit.cause, exit.code, exit.message.as_str()), (Cause::Exited, 0, ""));
         assert_eq!(ended.text(), ["line 1", "line 2"]);
-        assert_eq!(exit.started_at, ended.started.map(|started| started.at));
+        assert_eq!(exit.started_at, ended.started.as_ref().map(|started| started.at));
         assert!(exit.started_at.unwrap() <= exit.finished_at);
     }
 }
@@ -81,5 +81,5 @@ fn sigkill_leaves_no_exit() {
     assert_eq!(agent.hear(), None);
     let ended = sandbox.wait();
     assert!(!ended.has_exit());
-    assert!(!ended.started.unwrap().is_alive().unwrap());
+    assert!(!ended.process.is_alive().unwrap());
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use nodule_sandbox_proto::frame::{Decoder, encode};
 use nodule_sandbox_proto::{
-    Access, Container, Exit, Limits, Log, Mount, Program, Report, Request, Started, State, Stdin,
-    VERSION,
+    Access, Container, Exit, Limits, Log, Mount, Process, Program, Report, Request, Started, State,
+    Stdin, VERSION,
 };
 use std::io::Write;
 use tempfile::TempDir;
@@ -39,6 +39,9 @@ impl Setup {
             mounts: Vec::new(),
             stdin: Stdin::Empty,
             limits: Limits::default(),
+            user: None,
+            cgroup: None,
+            oom_score_adj: None,
             log: Log { path: folder.path().join("logs/0.log"), max_size: 10 << 20, max_files: 5 },
         };
         Self { folder, container }
@@ -75,14 +78,26 @@ impl Setup {
         OwnedFd::from(UnixListener::bind(self.folder.path().join("sock")).unwrap()).into()
     }
 
+    /// Writes what the agent writes.
+    pub(crate) fn write(&self) {
+        self.state().create(self.container.user.as_ref()).unwrap();
+        self.state().write_container(&self.container).unwrap();
+    }
+
+    /// Which process it is.
+    pub(crate) fn process(&self) -> Process {
+        self.state().process().unwrap().unwrap()
+    }
+
     /// Starts the sandbox.
     pub(crate) fn start(self) -> Sandbox {
-        self.state().write_container(&self.container).unwrap();
+        self.write();
         self.start_as_it_is()
     }
 
     /// Starts the sandbox on a state folder that the test has written.
     pub(crate) fn start_as_it_is(self) -> Sandbox {
+        self.state().create(None).unwrap();
         let diagnostics = File::create(self.folder.path().join("sandbox.log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_nodule-sandbox"))
             .args(["run", "--state"])
@@ -125,6 +140,7 @@ impl Sandbox {
             diagnostics,
             log: self.log(),
             started: self.setup.state().started().unwrap(),
+            process: self.setup.process(),
         }
     }
 
@@ -147,6 +163,7 @@ pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
     exit: Option<Exit>,
     pub(crate) started: Option<Started>,
+    pub(crate) process: Process,
     pub(crate) diagnostics: String,
     pub(crate) log: Vec<Line>,
 }

@@ -1,9 +1,10 @@
-//! Mounts that are files.
+//! Mounts of the process's own: the guest's, and nothing else.
 //!
-//! WASI gives a guest folders and nothing else. So the files go, each under its own name, into folders that hold
-//! nothing but them, and the guest is given those: it sees `/etc/app.conf` and nothing else in `/etc`. The folders are
-//! bind mounts on a small file system in a mount namespace of this process: nobody else sees them, nothing is copied,
-//! writing goes to the file itself, and the kernel cleans up when the process ends.
+//! WASI gives a guest folders and nothing else. So a mount that is a file goes, under its own name, into a folder that
+//! holds nothing but such files, and the guest is given that: it sees `/etc/app.conf` and nothing else in `/etc`. All of
+//! them, and the mounts that are folders, are bind mounts on a small file system in a mount namespace of this process:
+//! nobody else sees them, nothing is copied, writing goes to the file itself, and the kernel cleans up when the process
+//! ends. When everything is open, that file system becomes the root, and the host's is gone.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -11,12 +12,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::statvfs::{FsFlags, statvfs};
-use nix::unistd::{getegid, geteuid};
+use nix::unistd::{chdir, getegid, geteuid, pivot_root};
 use nodule_sandbox_proto::{Access, Mount};
 use thiserror::Error;
+
+use super::JailError;
 
 /// The folder below the state folder that the namespace's file system is mounted on.
 const FOLDER: &str = "files";
@@ -27,9 +30,9 @@ const SIZE: &str = "mode=0755,size=1m";
 /// What no mounted file is for.
 const INERT: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 
-/// Why a file could not be mounted.
+/// Why a mount could not be made.
 #[derive(Debug, Error)]
-pub(crate) enum StageError {
+pub enum StageError {
     /// Its path has no folder or no name.
     #[error("mount {} at {guest}: a file needs an absolute path with a name", host.display())]
     Path {
@@ -76,29 +79,76 @@ pub(crate) enum StageError {
     },
 }
 
-/// Folders that hold the given files, as mounts. `folders` are the other mounts, `state` is the state folder. Called
-/// before there is another thread: it changes what the process sees of the file system.
-pub(crate) fn stage(
-    files: &[Mount],
-    folders: &[Mount],
-    state: &Path,
-) -> Result<Vec<Mount>, StageError> {
-    let groups = group(files, folders)?;
-    if groups.is_empty() {
-        return Ok(Vec::new());
+impl StageError {
+    fn mount(mount: &Mount, source: io::Error) -> Self {
+        Self::Mount { host: mount.host.clone(), guest: mount.guest.clone(), source }
     }
-    let count = files.len();
-    separate().map_err(|source| StageError::Namespace { count, source })?;
-    let root = state.join(FOLDER);
-    let folder = |source| StageError::Folder { path: root.clone(), source };
-    found(&root).map_err(folder)?;
-    let staged: Result<Vec<_>, _> = groups
-        .iter()
-        .enumerate()
-        .map(|(number, group)| fill(&root.join(number.to_string()), group))
-        .collect();
-    change(&root, INERT | MsFlags::MS_RDONLY | MsFlags::MS_REMOUNT).map_err(folder)?;
-    staged
+}
+
+/// The guest's mounts where this process finds them.
+#[derive(Debug)]
+pub struct Stage {
+    /// Folders, with paths of this process.
+    pub mounts: Vec<Mount>,
+    /// The file system that holds them; none where this process may not have mounts of its own.
+    root: Option<PathBuf>,
+}
+
+impl Stage {
+    /// Makes the mounts below the state folder `state`. Called before there is another thread: it changes what the process
+    /// sees of the file system.
+    pub(super) fn build(mounts: &[Mount], state: &Path) -> Result<Self, StageError> {
+        let (folders, files) = sort(mounts)?;
+        let groups = group(&files, &folders)?;
+        match separate() {
+            Ok(()) => {}
+            // Folders can do without.
+            Err(_) if files.is_empty() => return Ok(Self { mounts: folders, root: None }),
+            Err(source) => return Err(StageError::Namespace { count: files.len(), source }),
+        }
+        let root = state.join(FOLDER);
+        let folder = |source| StageError::Folder { path: root.clone(), source };
+        found(&root).map_err(folder)?;
+        let staged: Result<Vec<_>, _> = folders
+            .iter()
+            .enumerate()
+            .map(|(number, mount)| lead(root.join(number.to_string()), mount))
+            .chain(
+                groups
+                    .iter()
+                    .enumerate()
+                    .map(|(number, group)| fill(&root.join(format!("files-{number}")), group)),
+            )
+            .collect();
+        let mounts = staged?;
+        change(&root, INERT | MsFlags::MS_RDONLY | MsFlags::MS_REMOUNT).map_err(folder)?;
+        Ok(Self { mounts, root: Some(root) })
+    }
+
+    /// Whether the mounts are in a namespace of this process.
+    pub(super) fn is_apart(&self) -> bool {
+        self.root.is_some()
+    }
+
+    /// Makes the stage the root of the process and lets go of the host's (pivot_root(2), "pivot_root(\".\", \".\")").
+    pub(super) fn leave(&self) -> Result<(), JailError> {
+        let Some(root) = &self.root else { return Ok(()) };
+        chdir(root)
+            .and_then(|()| pivot_root(".", "."))
+            .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
+            .and_then(|()| chdir("/"))
+            .map_err(|error| JailError::Void(error.into()))
+    }
+}
+
+/// The mounts that are folders, and those that are not.
+fn sort(mounts: &[Mount]) -> Result<(Vec<Mount>, Vec<Mount>), StageError> {
+    let (mut folders, mut files) = (Vec::new(), Vec::new());
+    for mount in mounts {
+        let kind = fs::metadata(&mount.host).map_err(|source| StageError::mount(mount, source))?;
+        if kind.is_dir() { &mut folders } else { &mut files }.push(mount.clone());
+    }
+    Ok((folders, files))
 }
 
 /// The files of one folder of the guest.
@@ -156,27 +206,40 @@ fn found(root: &Path) -> io::Result<()> {
     Ok(mount(Some("nodule"), root, Some("tmpfs"), INERT, Some(SIZE))?)
 }
 
+/// Mounts a folder, with all that is mounted below it, at `target`.
+fn lead(target: PathBuf, folder: &Mount) -> Result<Mount, StageError> {
+    let bind = || {
+        fs::create_dir(&target)?;
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+        mount(Some(&folder.host), &target, None::<&str>, flags, None::<&str>)?;
+        hold(&target, folder.access)
+    };
+    bind().map_err(|source| StageError::mount(folder, source))?;
+    Ok(Mount { host: target, guest: folder.guest.clone(), access: folder.access })
+}
+
 /// Fills `folder` with a group's files.
 fn fill(folder: &Path, group: &Group<'_>) -> Result<Mount, StageError> {
     fs::create_dir(folder)
         .map_err(|source| StageError::Folder { path: folder.to_owned(), source })?;
     for (name, file) in &group.files {
-        bind(&folder.join(name), file).map_err(|source| StageError::Mount {
-            host: file.host.clone(),
-            guest: file.guest.clone(),
-            source,
-        })?;
+        bind(&folder.join(name), file).map_err(|source| StageError::mount(file, source))?;
     }
     let writable = group.files.iter().any(|(_, file)| file.access == Access::ReadWrite);
     let access = if writable { Access::ReadWrite } else { Access::ReadOnly };
     Ok(Mount { host: folder.to_owned(), guest: group.guest.to_owned(), access })
 }
 
-/// Mounts one file on an empty one. One that may only be read is so for the kernel: others in its folder may not be.
+/// Mounts one file on an empty one.
 fn bind(target: &Path, file: &Mount) -> io::Result<()> {
     File::create_new(target)?;
     mount(Some(&file.host), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
-    match file.access {
+    hold(target, file.access)
+}
+
+/// A mount that may only be read is so for the kernel, too.
+fn hold(target: &Path, access: Access) -> io::Result<()> {
+    match access {
         Access::ReadWrite => Ok(()),
         Access::ReadOnly => {
             let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;

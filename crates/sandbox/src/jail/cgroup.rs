@@ -1,0 +1,18 @@
+//! The container's cgroup and its place in the queue of the kernel's out-of-memory killer.
+
+use std::fs;
+use std::path::Path;
+
+use super::JailError;
+
+/// Moves this process into the cgroup (v2) at `path`: "0" is whoever writes (kernel docs, cgroup-v2: "cgroup.procs").
+pub(super) fn enter(path: &Path) -> Result<(), JailError> {
+    fs::write(path.join("cgroup.procs"), "0")
+        .map_err(|source| JailError::Cgroup { path: path.to_owned(), source })
+}
+
+/// Sets what is added to the process's score (proc_pid_oom_score_adj(5)).
+pub(super) fn score(score: i32) -> Result<(), JailError> {
+    fs::write("/proc/self/oom_score_adj", score.to_string())
+        .map_err(|source| JailError::Score { score, source })
+}
