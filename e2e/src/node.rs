@@ -89,6 +89,11 @@ fn configuration(plan: &Plan<'_>) -> String {
 kind: KubeletConfiguration
 address: {ADDRESS}
 maxPods: {}
+# Amounts, where the defaults are shares: whoever tries this has other things on the disk, too.
+evictionHard:
+  memory.available: 100Mi
+  nodefs.available: 1Gi
+  imagefs.available: 1Gi
 ---
 apiVersion: nodule.dev/v1alpha1
 kind: NoduleConfiguration

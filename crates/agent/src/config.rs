@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -25,6 +26,7 @@ mod values;
 
 pub(crate) use file::File;
 use kubelet::{Format, Kubelet, Mode};
+use nodule::{PodUsers, SandboxStart};
 
 /// The kubelet's port, and that of its `/healthz`.
 const PORT: u16 = 10250;
@@ -39,6 +41,11 @@ const LOG_FILES: u32 = 5;
 /// The kubelet's `syncFrequency` and the longest back-off between two runs of a container.
 const SYNC: Duration = Duration::from_secs(60);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
+/// The users that pods become: above those that systems give to people, services and containers (systemd's "Users, Groups,
+/// UIDs and GIDs on systemd systems"), and within what the API can say.
+const FIRST_USER: u32 = 2_000_000_000;
+const USERS: u32 = 1_000_000;
+const LAST_USER: u32 = i32::MAX as u32;
 /// What the node says that it is. Programs may import WASI preview 1 and preview 2.
 const ARCH: &str = "wasm32-wasi";
 const OS: &str = "wasi";
@@ -237,6 +244,11 @@ fn pods(
         log_links: links.unwrap_or_else(|| logs.with_file_name("containers")),
         logs,
         sandbox: program(&nodule.sandbox_path, host, "nodule-sandbox"),
+        start: match nodule.sandbox_start {
+            SandboxStart::Fork => nodule_pod::Start::Fork,
+            SandboxStart::Exec => nodule_pod::Start::Exec,
+        },
+        users: users(&nodule.pod_users, host)?,
         log_max_size: quantity::units(size).context("field \"containerLogMaxSize\"")?,
         log_max_files: files,
         sync: kubelet.sync_frequency.or(SYNC),
@@ -245,6 +257,16 @@ fn pods(
             .max_container_restart_period
             .or(LONGEST_BACKOFF),
     })
+}
+
+/// Only root can make a process another user's.
+fn users(pods: &PodUsers, host: &Host) -> Result<Option<RangeInclusive<u32>>> {
+    let (first, count) = (pods.first.unwrap_or(FIRST_USER), pods.count.unwrap_or(USERS));
+    let last = first.checked_add(count.saturating_sub(1)).filter(|last| *last <= LAST_USER);
+    let last = last.filter(|_| count > 0 && first > 0).with_context(|| {
+        format!("field \"podUsers\": use 1 or more users from 1 to {LAST_USER}")
+    })?;
+    Ok(host.is_root.then_some(first..=last))
 }
 
 fn log(arguments: &Arguments, file: &File) -> Log {
@@ -359,6 +381,7 @@ mod tests {
             name: "Machine".to_owned(),
             addresses: vec!["10.0.0.9".parse()?, "fd00::9".parse()?],
             programs: "/opt".into(),
+            is_root: true,
         };
         Settings::new(arguments, File::parse(file)?, &host)
     }
@@ -468,6 +491,18 @@ mod tests {
                 pulls,
                 "{fields}"
             );
+        }
+    }
+
+    #[test]
+    fn pods_have_users_that_nobody_else_has() {
+        let users =
+            |fields: &str| settings(&[], &format!("{NODULE}{fields}")).map(|s| s.pods.users);
+        assert_eq!(users("").unwrap(), Some(2_000_000_000..=2_000_999_999));
+        assert_eq!(users("podUsers: {first: 5, count: 1}\n").unwrap(), Some(5..=5));
+        for wrong in ["{first: 0}", "{count: 0}", "{first: 2147483647, count: 2}", "{first: -1}"] {
+            let error = users(&format!("podUsers: {wrong}\n")).unwrap_err();
+            assert!(format!("{error:#}").contains("podUsers"), "{error:#}");
         }
     }
 

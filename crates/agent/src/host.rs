@@ -13,6 +13,8 @@ pub(crate) struct Host {
     pub(crate) addresses: Vec<IpAddr>,
     /// Where this program lies.
     pub(crate) programs: PathBuf,
+    /// Whether this program may make others another user's.
+    pub(crate) is_root: bool,
 }
 
 impl Host {
@@ -22,6 +24,7 @@ impl Host {
             name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             addresses: addresses(),
             programs: program.parent().map(PathBuf::from).unwrap_or_default(),
+            is_root: rustix::process::geteuid().is_root(),
         })
     }
 }

@@ -263,6 +263,13 @@ impl Report {
                 info!(node = self.config.name, "node is ready");
             } else if condition.type_ == READY {
                 warn!(node = self.config.name, problems = condition.message, "node is not ready");
+            } else if condition.status == "True" {
+                warn!(
+                    node = self.config.name,
+                    condition = condition.type_,
+                    message = condition.message,
+                    "node is short of something: it takes no ordinary pods"
+                );
             }
         }
     }

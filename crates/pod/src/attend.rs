@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ContainerStateTerminated;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use nodule_sandbox_proto::{Cause, Exit};
+use nodule_sandbox_proto::{Cause, Exit, Started};
 use tracing::{debug, info, warn};
 
 use crate::ending::stops_at_once;
@@ -24,26 +24,36 @@ impl Worker {
         });
         let names: Vec<String> = open.map(|(name, _)| name.clone()).collect();
         for name in names {
-            let Some(place) = self.place(&name) else { continue };
-            let noted = self.record.run(&name).and_then(|run| run.process);
-            match sandbox::find(&place, noted).await {
-                Ok(Found::Alive(sandbox)) => {
-                    info!(container = name, "container adopted");
-                    self.attend(&name, sandbox);
-                }
-                Ok(Found::Ended(exit)) => self.end(&name, &exit),
-                Ok(Found::Vanished) => self.vanish(&name),
-                Ok(Found::Never) => debug!(container = name, "container was not started yet"),
-                Err(error) => {
-                    warn!(
-                        container = name,
-                        error = &error as &dyn std::error::Error,
-                        "container not found again"
-                    );
-                    self.vanish(&name);
-                }
+            self.recover(&name).await;
+        }
+    }
+
+    /// Takes up the newest run of a container where it stands. False if no instruction of its guest was ever run.
+    pub(crate) async fn recover(&mut self, name: &str) -> bool {
+        let Some(place) = self.place(name) else { return false };
+        let noted = self.record.run(name).and_then(|run| run.process);
+        match sandbox::find(&place, noted).await {
+            Ok(Found::Alive(sandbox)) => {
+                info!(container = name, "container adopted");
+                self.attend(name, sandbox);
+                self.save();
+            }
+            Ok(Found::Ended(exit)) => self.end(name, &exit),
+            Ok(Found::Vanished) => self.vanish(name),
+            Ok(Found::Never) => {
+                debug!(container = name, "container was not started yet");
+                return false;
+            }
+            Err(error) => {
+                warn!(
+                    container = name,
+                    error = &error as &dyn std::error::Error,
+                    "container not found again"
+                );
+                self.vanish(name);
             }
         }
+        true
     }
 
     fn vanish(&mut self, container: &str) {
@@ -63,7 +73,7 @@ impl Worker {
         let attempt = run.attempt;
         let (name, process) = (container.to_owned(), sandbox.clone());
         self.tasks.spawn(async move {
-            Notice::Started { container: name, attempt, at: process.started().await }
+            Notice::Started { container: name, attempt, seen: process.started().await }
         });
         let (name, process) = (container.to_owned(), sandbox.clone());
         self.tasks.spawn(async move {
@@ -89,15 +99,16 @@ impl Worker {
         &mut self,
         container: &str,
         attempt: u32,
-        at: Result<Option<i64>, sandbox::Error>,
+        seen: Result<Option<Started>, sandbox::Error>,
     ) {
         let Some(run) = self.record.run_mut(container).filter(|run| run.attempt == attempt) else {
             return;
         };
-        match at {
-            Ok(Some(at)) => {
+        match seen {
+            Ok(Some(started)) => {
                 let first = run.started.is_none();
-                run.started = Timestamp::from_millisecond(at).ok();
+                run.started = Timestamp::from_millisecond(started.at).ok();
+                self.host.layers.miss(&started.missing);
                 if first {
                     self.say(container, Kind::Normal, "Started", "Container started");
                 }

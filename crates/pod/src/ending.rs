@@ -136,6 +136,9 @@ impl Worker {
         match removed.await {
             Ok(Ok(())) => {
                 info!("pod is gone");
+                if let Some((users, user)) = self.host.users.as_ref().zip(self.record.user) {
+                    users.give_back(user);
+                }
                 self.record.phase = Phase::Gone;
             }
             Ok(Err(error)) => {

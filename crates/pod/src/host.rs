@@ -1,5 +1,6 @@
 //! What all pods of a node share.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,9 @@ use nodule_image::Images;
 use tokio::sync::Semaphore;
 
 use crate::events::Events;
+use crate::layers::Layers;
+use crate::user::Users;
+use crate::zygote::{Start, Zygote};
 
 /// What the pods of a node need to know. The binary fills it in once.
 #[derive(Debug, Clone)]
@@ -26,6 +30,10 @@ pub struct Config {
     pub log_links: PathBuf,
     /// The `nodule-sandbox` program.
     pub sandbox: PathBuf,
+    /// How it is started.
+    pub start: Start,
+    /// The users that pods become, one each; none where this agent cannot make a process another user's.
+    pub users: Option<RangeInclusive<u32>>,
     /// A log file is turned when it is this long, in bytes (`containerLogMaxSize`).
     pub log_max_size: u64,
     /// Files that are kept of a container's log, the newest included (`containerLogMaxFiles`).
@@ -44,6 +52,12 @@ pub(crate) struct Host {
     pub(crate) events: Events,
     /// API requests that all pods together may have under way.
     pub(crate) slots: Arc<Semaphore>,
+    /// Who forks sandboxes.
+    pub(crate) zygote: Arc<Zygote>,
+    /// What sandboxes are not confined by.
+    pub(crate) layers: Layers,
+    /// The users of pods, where they have users.
+    pub(crate) users: Option<Users>,
     /// Sandboxes that may be in their start at once: more would only take turns on the cores.
     pub(crate) starts: Semaphore,
     /// Pods whose use of the disk may be measured at once.

@@ -8,9 +8,9 @@
 //! It knows nothing of the Node object, of HTTP, or of what is inside an image or a sandbox.
 //!
 //! Read `pods.rs` (the watch), `worker.rs` (a pod's life), `sync.rs` (what it takes to run), `attend.rs`
-//! (its containers' processes), `sandbox.rs` (one process), `ending.rs`, in this order; beside them `storage.rs` (what a pod
-//! may use of the disk) and `links.rs` (its logs, for collectors). What decides is pure and apart: `order.rs`, `restart.rs`,
-//! `env.rs`, `status.rs`, `condition.rs`.
+//! (its containers' processes), `sandbox.rs` (one process), `zygote.rs` (who forks it), `ending.rs`, in this order; beside
+//! them `storage.rs` (what a pod may use of the disk) and `links.rs` (its logs, for collectors). What decides is pure and
+//! apart: `order.rs`, `restart.rs`, `env.rs`, `user.rs`, `status.rs`, `condition.rs`.
 
 mod attend;
 mod condition;
@@ -19,6 +19,7 @@ mod env;
 mod events;
 mod host;
 mod links;
+mod layers;
 mod order;
 mod pods;
 mod publish;
@@ -30,9 +31,12 @@ mod sandbox;
 mod status;
 mod storage;
 mod sync;
+mod user;
 mod view;
 mod worker;
+mod zygote;
 
 pub use host::Config;
 pub use pods::{Error, Pods, Runner};
 pub use view::{Instance, Log, LogError};
+pub use zygote::Start;

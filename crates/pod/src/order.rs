@@ -88,6 +88,7 @@ mod tests {
             image: String::new(),
             image_id: String::new(),
             process: None,
+            user: None,
             started: started.then_some(now),
             end,
         };

@@ -1,6 +1,6 @@
 //! The pods bound to this node: one watch, and one worker for each UID that it names or that a record is kept of.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -21,9 +21,12 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 use crate::events::Events;
 use crate::host::{Config, Host};
 use crate::links::Links;
+use crate::layers::Layers;
 use crate::record::{self, Folder, Record};
+use crate::user::Users;
 use crate::view::{Instance, Log, LogError, View};
 use crate::worker::{Desired, Worker};
+use crate::zygote::{Start, Zygote};
 
 /// API requests of all pods that may be under way at once; the rest of the agent has connections of its own.
 const SLOTS: usize = 16;
@@ -35,17 +38,20 @@ const MEASURES: usize = 2;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
 
-/// The task that posts the pods' Events.
+/// The tasks that serve all pods, for messages.
 const POSTER: &str = "post the pods' events";
+const ZYGOTE: &str = "keep a zygote";
 
 type Views = Arc<RwLock<HashMap<String, watch::Receiver<View>>>>;
 type Watch = Pin<Box<dyn Stream<Item = watcher::Result<Event<Pod>>> + Send>>;
 
 /// The pods of this node, for those who look at them from outside. Clones show the same pods.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Pods {
     /// Written by the runner alone.
     views: Views,
+    /// Written by the workers.
+    layers: watch::Receiver<BTreeSet<String>>,
 }
 
 /// Why the pods are looked after no more.
@@ -72,9 +78,14 @@ enum Cause {
 impl Pods {
     /// The pods, and the runner that looks after them.
     pub fn new(client: kube::Client, config: Config, images: Images) -> (Self, Runner) {
-        let pods = Self::default();
+        let (missing, layers) = watch::channel(BTreeSet::new());
+        let pods = Self { views: Views::default(), layers };
         let (events, poster) = Events::new(client.clone(), config.node.clone());
+        let zygote = Arc::new(Zygote::new(&config.sandbox, &config.run));
         let host = Host {
+            zygote,
+            layers: Layers::new(missing),
+            users: config.users.clone().map(Users::new),
             config,
             client,
             images,
@@ -85,6 +96,9 @@ impl Pods {
         };
         let mut tasks = Tasks::default();
         tasks.spawn(POSTER, poster.run());
+        if host.config.start == Start::Fork {
+            tasks.spawn(ZYGOTE, Arc::clone(&host.zygote).watch());
+        }
         let runner = Runner {
             host: Arc::new(host),
             views: Arc::clone(&pods.views),
@@ -95,6 +109,11 @@ impl Pods {
             tasks,
         };
         (pods, runner)
+    }
+
+    /// The layers of confinement that some sandbox of this agent was started without, by name.
+    pub fn missing_layers(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.layers.clone()
     }
 
     /// Every pod that is bound to this node, with the status known here.
@@ -225,7 +244,12 @@ impl Runner {
     }
 
     fn recall(&mut self) -> Result<(), record::Error> {
-        for (folder, record) in Folder::all(&self.host.config.root)? {
+        let records = Folder::all(&self.host.config.root)?;
+        // All of them before a pod that has none takes one.
+        for user in records.iter().filter_map(|(_, record)| record.as_ref().ok()?.user) {
+            self.host.users.iter().for_each(|users| users.recall(user));
+        }
+        for (folder, record) in records {
             match record {
                 Ok(record) => self.begin(folder, record),
                 Err(error) => {

@@ -47,6 +47,9 @@ pub(crate) struct Record {
     /// Why this node itself ends the pod. Set once, before the pod is told to end; records of before have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) failure: Option<Failure>,
+    /// The user that the pod's processes become where they are not told another; none until the first is to run.
+    #[serde(default)]
+    pub(crate) user: Option<u32>,
     /// By container name, init containers among them.
     pub(crate) containers: BTreeMap<String, History>,
 }
@@ -88,16 +91,12 @@ pub(crate) struct Run {
     pub(crate) id: String,
     pub(crate) image: String,
     pub(crate) image_id: String,
-    pub(crate) process: Option<Process>,
+    pub(crate) process: Option<nodule_sandbox_proto::Process>,
+    /// Whom the process became; none if it stayed what the agent is.
+    #[serde(default)]
+    pub(crate) user: Option<nodule_sandbox_proto::User>,
     pub(crate) started: Option<Timestamp>,
     pub(crate) end: Option<ContainerStateTerminated>,
-}
-
-/// A process, named for ever: a pid that is used again starts at another tick.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Process {
-    pub(crate) pid: u32,
-    pub(crate) start_ticks: u64,
 }
 
 impl Record {
@@ -112,6 +111,7 @@ impl Record {
             start_time: status.start_time.as_ref().map_or(now, |time| time.0),
             stop: None,
             failure: None,
+            user: None,
             containers: histories(&status, now),
             pod,
         }
@@ -157,6 +157,7 @@ fn history(status: &ContainerStatus, now: Timestamp) -> Option<History> {
         image: status.image.clone(),
         image_id: status.image_id.clone(),
         process: None,
+        user: None,
         started: end.started_at.as_ref().map(|time| time.0),
         end: Some(end),
     };

@@ -1,11 +1,14 @@
 //! A handle to the process that runs one container: start it, find it again, stop it, kill it, learn its end.
 //!
+//! What the process says once a guest is near is its word alone; which process it is, and how the kernel says that it
+//! ended, is known without it.
+//!
 //! The process is named by a pidfd, so nobody else is ever signalled. It outlives this handle and this agent: dropping
 //! the handle ends nothing.
 
 use std::fs::File;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -15,21 +18,28 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use nodule_sandbox_proto::frame::{self, Decoder, FrameError};
+use nodule_sandbox_proto::zygote::Order;
 use nodule_sandbox_proto::{
-    Cause, Container, Exit, Report, Request, Started, State, StateError, VERSION, start_ticks,
+    Cause, Container, Exit, Fate, Process, Report, Request, Started, State, StateError, VERSION,
+    start_ticks,
 };
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use crate::record::Process;
+use crate::zygote::{Fork, Zygote};
 
 /// How long a sandbox may take to answer: its socket is served by a thread of its own.
 const ANSWER: Duration = Duration::from_secs(10);
 /// What the sandbox itself says, not the guest.
 const DIAGNOSTICS: &str = "sandbox.log";
+/// How much of it is told, in bytes: its end.
+const LAST_WORDS: u64 = 1 << 10;
+/// The zygote writes down how a process ended a moment after it has: how often that is looked for, and how far apart.
+const LOOKS: u32 = 40;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
 /// A running sandbox. Clones name the same process.
 #[derive(Debug, Clone)]
@@ -79,24 +89,46 @@ pub(crate) enum Error {
     Connect { path: PathBuf, source: io::Error },
     #[error("speak with the sandbox on {}", path.display())]
     Frame { path: PathBuf, source: FrameError },
+    #[error("nobody can say whether the zygote has forked")]
+    Unclear { source: io::Error },
     #[error("the sandbox on {} did not answer within {} s", path.display(), ANSWER.as_secs())]
     Silent { path: PathBuf },
 }
 
-/// Starts the process. Blocks for as long as an exec takes, so it belongs on a blocking thread.
+/// Starts the process: as a fork of the zygote if there is one, else by an exec of `program`. Blocks for as long as that
+/// takes, so it belongs on a blocking thread.
 pub(crate) fn start(
     program: &Path,
+    zygote: &Zygote,
     place: &Place,
     container: &Container,
 ) -> Result<Sandbox, Error> {
-    let create = |path: &Path, source| Error::Create { path: path.to_owned(), source };
-    std::fs::create_dir_all(&place.state).map_err(|source| create(&place.state, source))?;
     let state = State::new(&place.state);
-    state.write_container(container).map_err(|source| Error::State { source })?;
+    let written = state.create(container.user.as_ref());
+    written
+        .and_then(|()| state.write_container(container))
+        .map_err(|source| Error::State { source })?;
     let diagnostics = place.state.join(DIAGNOSTICS);
-    let log = File::create(&diagnostics).map_err(|source| create(&diagnostics, source))?;
-    let errors = log.try_clone().map_err(|source| create(&diagnostics, source))?;
+    let log = File::create(&diagnostics)
+        .map_err(|source| Error::Create { path: diagnostics.clone(), source })?;
     let listener = listen(&place.socket)?;
+    let order = Order { state: place.state.clone() };
+    match zygote.fork(&order, &[listener.as_fd(), log.as_fd()]) {
+        Fork::Done(process, pidfd) => open(process, pidfd, place),
+        Fork::Refused => spawn(program, place, listener, log),
+        Fork::Unclear(source) => Err(Error::Unclear { source }),
+    }
+}
+
+/// The way without a zygote.
+fn spawn(
+    program: &Path,
+    place: &Place,
+    listener: UnixListener,
+    log: File,
+) -> Result<Sandbox, Error> {
+    let error = |source| Error::Spawn { program: program.to_owned(), source };
+    let errors = log.try_clone().map_err(error)?;
     let child = Command::new(program)
         .arg("run")
         .arg("--state")
@@ -108,10 +140,11 @@ pub(crate) fn start(
         .stderr(errors)
         .process_group(0)
         .spawn()
-        .map_err(|source| Error::Spawn { program: program.to_owned(), source })?;
+        .map_err(error)?;
     // The child is waited for by its pidfd: dropping `child` neither ends it nor waits for it.
     let start_ticks = start_ticks(child.id()).ok().flatten().unwrap_or_default();
-    open(Process { pid: child.id(), start_ticks }, place)
+    let process = Process { pid: child.id(), start_ticks };
+    open(process, pidfd(process)?, place)
 }
 
 fn listen(path: &Path) -> Result<UnixListener, Error> {
@@ -126,16 +159,15 @@ fn listen(path: &Path) -> Result<UnixListener, Error> {
     UnixListener::bind(path).map_err(error)
 }
 
-fn open(process: Process, place: &Place) -> Result<Sandbox, Error> {
+fn pidfd(process: Process) -> Result<OwnedFd, Error> {
     let error = |source| Error::Pidfd { pid: process.pid, source };
     let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| error(io::Error::from(io::ErrorKind::InvalidInput)))?;
-    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)
-        .map_err(|errno| error(errno.into()))?;
-    #[expect(unsafe_code, reason = "the reactor needs to be told that the descriptor stays open")]
-    // SAFETY: the `AsyncFd` owns the descriptor, which nobody else has, and deregisters it before it is closed.
-    let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
-    let pidfd = pidfd.map_err(|refused| error(refused.into_parts().1))?;
+    rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(|errno| error(errno.into()))
+}
+
+fn open(process: Process, pidfd: OwnedFd, place: &Place) -> Result<Sandbox, Error> {
+    let pidfd = watched(pidfd).map_err(|source| Error::Pidfd { pid: process.pid, source })?;
     Ok(Sandbox {
         process,
         pidfd: Arc::new(pidfd),
@@ -144,46 +176,102 @@ fn open(process: Process, place: &Place) -> Result<Sandbox, Error> {
     })
 }
 
+/// A pidfd in the reactor, which is readable when its process has ended.
+pub(crate) fn watched(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    #[expect(unsafe_code, reason = "the reactor needs to be told that the descriptor stays open")]
+    // SAFETY: the `AsyncFd` owns the descriptor, which nobody else has, and deregisters it before it is closed.
+    let watched = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+    watched.map_err(|refused| refused.into_parts().1)
+}
+
 /// Looks for the sandbox of a run that an earlier agent began, whose process it may not have had time to note.
 pub(crate) async fn find(place: &Place, noted: Option<Process>) -> Result<Found, Error> {
     let state = State::new(&place.state);
-    let started = state.started().map_err(|source| Error::State { source })?;
-    let named = started.as_ref().map(process_of).or(noted);
+    let wrap = |source| Error::State { source };
+    let named = state.process().map_err(wrap)?.or(noted);
     if let Some(sandbox) = named.and_then(|process| reopen(process, place)) {
         return Ok(Found::Alive(sandbox));
     }
-    if let Some(exit) = state.exit().map_err(|source| Error::State { source })? {
+    // What a guest may have left there is not worth more than an exit that is missing.
+    if let Ok(Some(exit)) = state.exit() {
         return Ok(Found::Ended(exit));
     }
-    if started.is_some() {
+    if let Some(fate) = state.fate().map_err(wrap)? {
+        return Ok(Found::Ended(keep(&state, Some(fate))));
+    }
+    if matches!(state.started(), Ok(Some(_)) | Err(_)) {
         return Ok(Found::Vanished);
     }
     if named.is_some() {
         return Ok(Found::Never);
     }
-    // Its agent may have died between starting it and noting it: then it holds the socket.
+    // Its agent may have died between starting it and noting it, and it before it could say who it is: then it holds
+    // the socket, and will say so.
     match Conversation::open(&place.socket).await {
-        Ok(mut conversation) => match conversation.first().await? {
-            Report::Started(started) => {
-                Ok(reopen(process_of(&started), place).map_or(Found::Vanished, Found::Alive))
-            }
-            Report::Ended(exit) => Ok(Found::Ended(exit)),
-            Report::Hello { .. } => Ok(Found::Never),
-        },
+        Ok(mut conversation) => {
+            conversation.first().await?;
+            let process = state.process().map_err(wrap)?;
+            Ok(process
+                .and_then(|process| reopen(process, place))
+                .map_or(Found::Never, Found::Alive))
+        }
         Err(Error::Connect { .. }) => Ok(Found::Never),
         Err(error) => Err(error),
     }
 }
 
-fn process_of(started: &Started) -> Process {
-    Process { pid: started.pid, start_ticks: started.start_ticks }
-}
-
 /// A handle to `process` if it still is that one: the pidfd is opened first, then the tick compared.
 fn reopen(process: Process, place: &Place) -> Option<Sandbox> {
-    let sandbox = open(process, place).ok()?;
-    let ticks = start_ticks(process.pid).ok().flatten()?;
-    (ticks == process.start_ticks).then_some(sandbox)
+    let sandbox = open(process, pidfd(process).ok()?, place).ok()?;
+    process.is_alive().ok()?.then_some(sandbox)
+}
+
+/// The end of a sandbox that did not say it itself, from now on on the disk.
+fn keep(state: &State, fate: Option<Fate>) -> Exit {
+    let started = state.started().ok().flatten().map(|started| started.at);
+    let exit = epitaph(fate, started, &last_words(state));
+    if let Err(error) = state.write_exit(&exit) {
+        tracing::warn!(error = &error as &dyn std::error::Error, "container's end not kept");
+    }
+    exit
+}
+
+/// How a sandbox ended that could not say so itself: pure.
+fn epitaph(fate: Option<Fate>, started: Option<i64>, said: &str) -> Exit {
+    let now = Timestamp::now().as_millisecond();
+    match (fate, started) {
+        (Some(Fate::Signal(signal)), _) => {
+            let mut exit =
+                Exit::new(Cause::Killed, &format!("killed by signal {signal}"), started, now);
+            exit.code = u8::try_from(128 + signal).unwrap_or(u8::MAX);
+            exit
+        }
+        // Its own exit code is the guest's: only the file is missing.
+        (Some(Fate::Code(code)), Some(started)) => {
+            Exit::exited(u8::try_from(code).unwrap_or(u8::MAX), started, now)
+        }
+        (Some(Fate::Code(code)), None) => {
+            let message = format!("the sandbox ended with {code} without a word: {said}");
+            Exit::new(Cause::StartFailed, &message, None, now)
+        }
+        (None, _) => {
+            let message = "ended, and nobody was there to learn how";
+            Exit::new(Cause::Killed, message, started, now)
+        }
+    }
+}
+
+/// The end of what the sandbox said for those who look after the node.
+fn last_words(state: &State) -> String {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = File::open(state.folder().join(DIAGNOSTICS))?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS)))?;
+        let mut words = Vec::new();
+        file.take(LAST_WORDS).read_to_end(&mut words)?;
+        Ok(words)
+    };
+    String::from_utf8_lossy(&read().unwrap_or_default()).trim().to_owned()
 }
 
 impl Sandbox {
@@ -192,15 +280,15 @@ impl Sandbox {
         self.process
     }
 
-    /// When the guest began, in milliseconds of the epoch; none if it ended before.
-    pub(crate) async fn started(&self) -> Result<Option<i64>, Error> {
+    /// That the guest began; none if it ended before.
+    pub(crate) async fn started(&self) -> Result<Option<Started>, Error> {
         let report = async { Conversation::open(&self.socket).await?.first().await };
         let report = tokio::select! {
             report = report => report,
             _ = self.pidfd.readable() => return Ok(None),
         };
         match report {
-            Ok(Report::Started(started)) => Ok(Some(started.at)),
+            Ok(Report::Started(started)) => Ok(Some(started)),
             Ok(Report::Ended(_) | Report::Hello { .. }) => Ok(None),
             Err(_) if self.has_ended() => Ok(None),
             Err(error) => Err(error),
@@ -208,54 +296,45 @@ impl Sandbox {
     }
 
     fn has_ended(&self) -> bool {
-        !matches!(start_ticks(self.process.pid), Ok(Some(ticks)) if ticks == self.process.start_ticks)
+        !matches!(self.process.is_alive(), Ok(true))
     }
 
     /// Waits for the end, and has it on disk before it is told. May be called again.
     pub(crate) async fn ended(&self) -> Exit {
         while self.pidfd.readable().await.is_err() {}
-        let fate = self.reap();
+        let seen = self.reap();
         if let Ok(Some(exit)) = self.state.exit() {
             return exit;
         }
-        let started = self.state.started().ok().flatten().map(|started| started.at);
-        let exit = self.epitaph(fate, started);
-        if let Err(error) = self.state.write_exit(&exit) {
-            tracing::warn!(error = &error as &dyn std::error::Error, "container's end not kept");
-        }
-        exit
+        let fate = match seen {
+            Some(fate) => Some(fate),
+            None => self.fate().await,
+        };
+        keep(&self.state, fate)
     }
 
-    /// The wait status, if the process is this agent's child and was not waited for yet.
-    fn reap(&self) -> Option<rustix::process::WaitIdStatus> {
-        use std::os::fd::AsFd;
+    /// How the process ended, as the zygote tells it.
+    async fn fate(&self) -> Option<Fate> {
+        for _ in 0..LOOKS {
+            if let Ok(Some(fate)) = self.state.fate() {
+                return Some(fate);
+            }
+            // Its zygote may have died before it: then it is this agent's child by now.
+            if let Some(fate) = self.reap() {
+                return Some(fate);
+            }
+            sleep(BETWEEN_LOOKS).await;
+        }
+        None
+    }
+
+    /// How the process ended, if it is this agent's child and was not waited for yet.
+    fn reap(&self) -> Option<Fate> {
         let id = WaitId::PidFd(self.pidfd.get_ref().as_fd());
-        rustix::process::waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOHANG).ok().flatten()
-    }
-
-    /// How a sandbox ended that could not say so itself.
-    fn epitaph(&self, fate: Option<rustix::process::WaitIdStatus>, started: Option<i64>) -> Exit {
-        let now = Timestamp::now().as_millisecond();
-        let signal = fate.as_ref().and_then(rustix::process::WaitIdStatus::terminating_signal);
-        let status = fate.as_ref().and_then(rustix::process::WaitIdStatus::exit_status);
-        match (signal, status) {
-            (Some(signal), _) => {
-                let mut exit =
-                    Exit::new(Cause::Killed, &format!("killed by signal {signal}"), started, now);
-                exit.code = u8::try_from(128 + signal).unwrap_or(u8::MAX);
-                exit
-            }
-            (None, Some(code)) => {
-                let said = std::fs::read_to_string(self.state.folder().join(DIAGNOSTICS))
-                    .unwrap_or_default();
-                let message =
-                    format!("the sandbox ended with {code} without a word: {}", said.trim());
-                Exit::new(Cause::StartFailed, &message, started, now)
-            }
-            (None, None) => {
-                Exit::new(Cause::Killed, "killed while no agent was there to see it", started, now)
-            }
-        }
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let status = rustix::process::waitid(id, options).ok().flatten()?;
+        let signal = status.terminating_signal().map(Fate::Signal);
+        signal.or(status.exit_status().map(Fate::Code))
     }
 
     /// Gives the stop notice. What the guest makes of it is its own affair.
@@ -314,5 +393,32 @@ impl<'a> Conversation<'a> {
 
     fn silent(&self) -> Error {
         Error::Silent { path: self.path.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_that_nobody_wrote_is_told_by_what_the_kernel_said() {
+        let told = |fate, started| {
+            let exit = epitaph(fate, started, "no engine");
+            (exit.cause, exit.code, exit.message)
+        };
+        let text = |text: &str| text.to_owned();
+        assert_eq!(
+            told(Some(Fate::Signal(9)), Some(1)),
+            (Cause::Killed, 137, text("killed by signal 9"))
+        );
+        assert_eq!(told(Some(Fate::Code(3)), Some(1)), (Cause::Exited, 3, text("")));
+        assert_eq!(
+            told(Some(Fate::Code(1)), None),
+            (Cause::StartFailed, 128, text("the sandbox ended with 1 without a word: no engine"))
+        );
+        assert_eq!(
+            told(None, Some(1)),
+            (Cause::Killed, 137, text("ended, and nobody was there to learn how"))
+        );
     }
 }

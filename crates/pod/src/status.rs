@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateWaiting, ContainerStatus,
-    HostIP, Pod, PodIP, PodSpec, PodStatus,
+    ContainerUser, HostIP, LinuxContainerUser, Pod, PodIP, PodSpec, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use nodule_sandbox_proto::User;
 
 use crate::condition;
 use crate::record::{History, Phase, Record, Run};
@@ -143,8 +145,21 @@ fn container_status(seen: &Seen<'_>, container: &Container, has_init: bool) -> C
         container_id: run.filter(|run| !run.id.is_empty()).map(|run| container_id(&run.id)),
         state: Some(state),
         last_state: Some(last_state),
+        user: run.and_then(|run| run.user.as_ref()).map(container_user),
         ..ContainerStatus::default()
     }
+}
+
+/// Whom the container's process is (KEP-3619).
+fn container_user(user: &User) -> ContainerUser {
+    let groups =
+        std::iter::once(user.gid).chain(user.groups.iter().copied().filter(|id| *id != user.gid));
+    let linux = LinuxContainerUser {
+        uid: user.uid.into(),
+        gid: user.gid.into(),
+        supplemental_groups: Some(groups.map(i64::from).collect()),
+    };
+    ContainerUser { linux: Some(linux) }
 }
 
 fn is_init(seen: &Seen<'_>, container: &Container) -> bool {
@@ -350,6 +365,7 @@ mod tests {
                 image: "app:1".to_owned(),
                 image_id: "docker.io/library/app@sha256:1".to_owned(),
                 process: None,
+                user: None,
                 started: started.map(at),
                 end,
             };

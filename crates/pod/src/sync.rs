@@ -20,6 +20,7 @@ use crate::record::Run;
 use crate::restart::{self, Backoff, Next};
 use crate::sandbox;
 use crate::status::Waiting;
+use crate::user::Choice;
 use crate::view::log_path;
 use crate::worker::{Notice, Worker};
 
@@ -63,6 +64,11 @@ impl Worker {
             return;
         }
         let Some(backoff) = self.may_run(role, container) else { return };
+        if !self.settle() {
+            let message = "every user of podUsers is taken: allow more of them, or fewer pods";
+            self.hold(container, "CreateContainerConfigError", message.to_owned());
+            return self.again();
+        }
         let Some(ready) = self.image(role, container) else { return };
         let config = match self.configure(container, &ready, volumes) {
             Ok(config) => config,
@@ -101,6 +107,15 @@ impl Worker {
                 None
             }
         }
+    }
+
+    /// Sees that the pod has a user of its own, where this agent can make processes another user's.
+    fn settle(&mut self) -> bool {
+        let Some(users) = self.host.users.as_ref().filter(|_| self.record.user.is_none()) else {
+            return true;
+        };
+        self.record.user = users.take();
+        self.record.user.is_some()
     }
 
     fn crash_loop(&mut self, container: &Container, seconds: u64) {
@@ -172,6 +187,14 @@ impl Worker {
             node: &config.node,
             addresses: &config.addresses,
         };
+        let spec = self.record.pod.spec.clone().unwrap_or_default();
+        let choice = Choice {
+            spec: &spec,
+            container,
+            own: self.record.user,
+            users: self.host.users.as_ref(),
+        };
+        let user = choice.user()?;
         let env = env::environment(container, &sources).map_err(|error| error.to_string())?;
         let command = env::expand_all(container.command.as_ref(), &env);
         let args = env::expand_all(container.args.as_ref(), &env);
@@ -189,6 +212,9 @@ impl Worker {
             mounts: mounts(container, volumes)?,
             stdin: if held { proto::Stdin::Held } else { proto::Stdin::Empty },
             limits: proto::Limits { memory: memory_limit(container)? },
+            user,
+            cgroup: None,
+            oom_score_adj: None,
             log: proto::Log {
                 path: PathBuf::new(),
                 max_size: config.log_max_size,
@@ -202,7 +228,7 @@ impl Worker {
         let name = &container.name;
         let history = self.record.containers.entry(name.clone()).or_default();
         if history.run.as_ref().is_some_and(|run| run.end.is_none()) {
-            return true;
+            return self.save();
         }
         let earlier = history.run.take();
         let attempt = earlier.as_ref().map_or(0, |run| run.attempt.saturating_add(1));
@@ -214,6 +240,7 @@ impl Worker {
             image: container.image.clone().unwrap_or_default(),
             image_id: ready.image.id(),
             process: None,
+            user: None,
             started: None,
             end: None,
         });
@@ -244,14 +271,23 @@ impl Worker {
 
     async fn launch(&mut self, container: &Container, mut config: proto::Container) {
         let name = &container.name;
-        let (Some(place), Some(run)) = (self.place(name), self.record.run(name)) else { return };
+        let (Some(place), Some(run)) = (self.place(name), self.record.run_mut(name)) else {
+            return;
+        };
         config.id.clone_from(&run.id);
-        config.log.path = log_path(&self.host.config.logs, &self.record.pod, name, run.attempt);
+        run.user.clone_from(&config.user);
+        let attempt = run.attempt;
+        config.log.path = log_path(&self.host.config.logs, &self.record.pod, name, attempt);
+        // An earlier try may have come further than anybody could say.
+        if proto::State::new(&place.state).has_container() && self.recover(name).await {
+            return;
+        }
         let host = Arc::clone(&self.host);
         let Ok(_turn) = host.starts.acquire().await else { return };
         let program = self.host.config.sandbox.clone();
-        let started =
-            tokio::task::spawn_blocking(move || sandbox::start(&program, &place, &config)).await;
+        let zygote = Arc::clone(&self.host.zygote);
+        let start = move || sandbox::start(&program, &zygote, &place, &config);
+        let started = tokio::task::spawn_blocking(start).await;
         match started {
             Ok(Ok(sandbox)) => {
                 self.attend(name, sandbox);

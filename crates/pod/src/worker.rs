@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::Api;
-use nodule_sandbox_proto::Exit;
+use nodule_sandbox_proto::{Exit, Started};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
@@ -39,7 +39,7 @@ pub(crate) struct Desired {
 #[derive(Debug)]
 pub(crate) enum Notice {
     /// The guest runs since then; or its sandbox ended before.
-    Started { container: String, attempt: u32, at: Result<Option<i64>, sandbox::Error> },
+    Started { container: String, attempt: u32, seen: Result<Option<Started>, sandbox::Error> },
     /// The process is gone, and this is on disk.
     Ended { container: String, attempt: u32, exit: Exit },
     /// The stop notice was given, or could not be.
@@ -258,7 +258,7 @@ impl Worker {
 
     fn note(&mut self, notice: Notice) {
         match notice {
-            Notice::Started { container, attempt, at } => self.started(&container, attempt, at),
+            Notice::Started { container, attempt, seen } => self.started(&container, attempt, seen),
             Notice::Ended { container, attempt, exit } => {
                 if self.record.run(&container).is_some_and(|run| run.attempt == attempt) {
                     self.end(&container, &exit);

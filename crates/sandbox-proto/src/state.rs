@@ -55,10 +55,17 @@ impl State {
         &self.folder
     }
 
-    /// Makes the folder, and in it the one that belongs to `user`: the agent, before anything is written.
+    /// Makes the folder, and in it the one that belongs to `user`: the agent, before anything is written. What a try that
+    /// came to nothing has left there goes.
     pub fn create(&self, user: Option<&User>) -> Result<(), StateError> {
         let out = self.folder.join(OUT);
         let create = |source| StateError::Write { path: out.clone(), source };
+        for name in [PROCESS, FATE, EXIT] {
+            forget(&self.folder.join(name)).map_err(create)?;
+        }
+        for name in [STARTED, EXIT] {
+            forget(&out.join(name)).map_err(create)?;
+        }
         DirBuilder::new().recursive(true).mode(0o700).create(&out).map_err(create)?;
         user.map_or(Ok(()), |user| std::os::unix::fs::chown(&out, Some(user.uid), Some(user.gid)))
             .map_err(create)
@@ -171,6 +178,14 @@ impl Out {
 enum Sync {
     No,
     Yes,
+}
+
+/// Removes a file that may not be there.
+fn forget(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn folder(path: &Path) -> io::Result<OwnedFd> {

@@ -50,8 +50,8 @@ enum Error {
 /// Serves the agent on file descriptor 0; in a fork, runs the container.
 pub(crate) fn serve() -> ExitCode {
     match Zygote::new().and_then(Zygote::work) {
-        Ok(Role::Zygote) => ExitCode::SUCCESS,
-        Ok(Role::Container { base, state }) => run::run(Ok(base), &state),
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(Container { base, state })) => run::run(Ok(base), &state),
         Err(error) => {
             diagnose(format_args!("the zygote ends: {}", chain(&error)));
             ExitCode::FAILURE
@@ -59,12 +59,10 @@ pub(crate) fn serve() -> ExitCode {
     }
 }
 
-/// What a process has become when [`Zygote::work`] returns in it.
-enum Role {
-    /// The zygote, at its end.
-    Zygote,
-    /// A container, at its beginning.
-    Container { base: Base, state: State },
+/// What a fork is to run.
+struct Container {
+    base: Base,
+    state: State,
 }
 
 struct Zygote {
@@ -92,21 +90,22 @@ impl Zygote {
         Ok(Self { base, agent: Some(agent), signals, children: HashMap::new() })
     }
 
-    fn work(mut self) -> Result<Role, Error> {
+    /// Returns in the zygote, at its end, with nothing; and in each fork, at its beginning.
+    fn work(mut self) -> Result<Option<Container>, Error> {
         while self.agent.is_some() || !self.children.is_empty() {
             let heard = self.wait()?;
             self.bury();
             match heard {
                 Heard::Order => {
                     if let Some(forked) = self.take()? {
-                        return self.become_container(&forked);
+                        return self.become_container(&forked).map(Some);
                     }
                 }
                 Heard::Gone => self.part()?,
                 Heard::Nothing => {}
             }
         }
-        Ok(Role::Zygote)
+        Ok(None)
     }
 
     /// Until there is an order, the agent is gone, or a child has ended. An order of an agent that is gone is none: the
@@ -203,14 +202,14 @@ impl Zygote {
     }
 
     /// In a fork: keeps what a container needs, where an exec would have it, and gives up all else of the zygote's.
-    fn become_container(self, forked: &Forked) -> Result<Role, Error> {
+    fn become_container(self, forked: &Forked) -> Result<Container, Error> {
         let Self { base, .. } = self;
         let Forked { order, listener, diagnostics } = forked;
         dup2_stdin(listener)
             .and_then(|()| dup2_stdout(diagnostics))
             .and_then(|()| dup2_stderr(diagnostics))
             .map_err(|error| Error::Take(error.into()))?;
-        Ok(Role::Container { base, state: State::new(&order.state) })
+        Ok(Container { base, state: State::new(&order.state) })
     }
 }
 

@@ -155,7 +155,10 @@ pub(crate) const NODULE: &[&str] = &[
     "labels.arch",
     "labels.os",
     "plainHTTPRegistries",
+    "podUsers.count",
+    "podUsers.first",
     "runDir",
+    "sandboxStart",
     "sandboxPath",
 ];
 

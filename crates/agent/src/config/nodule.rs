@@ -20,6 +20,28 @@ pub(crate) struct Nodule {
     /// Where log collectors find links to the logs of pods; without it, `containers` beside `podLogsDir`.
     pub(crate) container_logs_dir: Option<PathBuf>,
     pub(crate) labels: Labels,
+    pub(crate) sandbox_start: SandboxStart,
+    pub(crate) pod_users: PodUsers,
+}
+
+/// How a container's process comes to be.
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum SandboxStart {
+    /// A fork of one that is ready.
+    #[default]
+    Fork,
+    /// A program of its own: its address layout is no other container's, at three times the time and memory.
+    Exec,
+}
+
+/// The users of the host that pods become.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct PodUsers {
+    pub(crate) first: Option<u32>,
+    /// How many there are.
+    pub(crate) count: Option<u32>,
 }
 
 /// What one compilation may use.

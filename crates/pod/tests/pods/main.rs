@@ -52,6 +52,8 @@ impl Agent {
             logs: root.join("logs"),
             log_links: root.join("containers"),
             sandbox: program("NODULE_SANDBOX"),
+            start: nodule_pod::Start::Exec,
+            users: None,
             log_max_size: 1 << 20,
             log_max_files: 5,
             sync: Duration::from_secs(60),

@@ -1,0 +1,223 @@
+//! The agent's zygote: the process that forks sandboxes, kept running.
+//!
+//! An order is a packet each way, on a blocking thread and one at a time. Where there is no zygote, a sandbox is started
+//! by an exec of the same program; where nobody can say whether the zygote has forked, it is not: two processes of one
+//! container would be worse than one that comes later.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nodule_sandbox_proto::zygote::{Order, Reply, receive, send};
+use nodule_sandbox_proto::{Process, VERSION};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info, warn};
+
+use crate::sandbox::watched;
+
+/// How long the zygote may take to answer: it does nothing but fork.
+const ANSWER: Duration = Duration::from_secs(10);
+/// The waits between two tries to have a zygote: each twice the one before.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// What it says for those who look after the node; of the one before, [`OLD_LOG`].
+const LOG: &str = "zygote.log";
+const OLD_LOG: &str = "zygote.log.1";
+
+/// How sandboxes are started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Start {
+    /// As forks of a zygote: the fastest and smallest.
+    #[default]
+    Fork,
+    /// By an exec each: every container has an address layout of its own.
+    Exec,
+}
+
+/// Where orders go.
+#[derive(Debug)]
+pub(crate) struct Zygote {
+    program: PathBuf,
+    /// The folder of its log.
+    folder: PathBuf,
+    /// Written by the watch, and emptied by who finds it broken.
+    link: Mutex<Option<OwnedFd>>,
+    /// The link was found broken.
+    lost: Notify,
+}
+
+/// What became of an order.
+#[derive(Debug)]
+pub(crate) enum Fork {
+    /// The process runs.
+    Done(Process, OwnedFd),
+    /// Nothing was started, and nothing will be.
+    Refused,
+    /// It may have been started.
+    Unclear(io::Error),
+}
+
+impl Zygote {
+    /// No zygote yet; [`watch`](Self::watch) starts it.
+    pub(crate) fn new(program: &Path, folder: &Path) -> Self {
+        Self {
+            program: program.to_owned(),
+            folder: folder.to_owned(),
+            link: Mutex::default(),
+            lost: Notify::new(),
+        }
+    }
+
+    /// Has a container's process forked. Blocks.
+    pub(crate) fn fork(&self, order: &Order, descriptors: &[BorrowedFd<'_>; 2]) -> Fork {
+        let mut link = self.link();
+        let Some(socket) = link.as_ref() else { return Fork::Refused };
+        if let Err(error) = send(socket.as_fd(), order, descriptors) {
+            debug!(%error, "the zygote takes no orders");
+            self.cut(&mut link);
+            return Fork::Refused;
+        }
+        let error = match receive::<Reply>(socket) {
+            Ok(Some((Reply::Forked { process }, mut descriptors))) if descriptors.len() == 1 => {
+                match descriptors.pop() {
+                    Some(pidfd) => return Fork::Done(process, pidfd),
+                    None => io::ErrorKind::InvalidData.into(),
+                }
+            }
+            Ok(Some((Reply::Refused { message }, _))) => {
+                warn!(message, "the zygote does not fork: the program is started anew");
+                return Fork::Refused;
+            }
+            Ok(Some(_)) => io::ErrorKind::InvalidData.into(),
+            Ok(None) => io::ErrorKind::UnexpectedEof.into(),
+            Err(error) => error,
+        };
+        self.cut(&mut link);
+        Fork::Unclear(error)
+    }
+
+    fn link(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets go of the link. The zygote takes no order that it has not read.
+    fn cut(&self, link: &mut Option<OwnedFd>) {
+        *link = None;
+        self.lost.notify_one();
+    }
+
+    /// Keeps a zygote running, for ever. Those that are gone had children that live on.
+    pub(crate) async fn watch(self: Arc<Self>) {
+        // What a zygote leaves behind is waited for here, so that its end is known.
+        if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+            debug!(%error, "sandboxes of a zygote that has died are init's");
+        }
+        let mut wait = FIRST_WAIT;
+        let mut told = false;
+        loop {
+            let since = Instant::now();
+            let zygote = Arc::clone(&self);
+            match tokio::task::spawn_blocking(move || zygote.raise()).await {
+                Ok(Ok(raised)) => {
+                    info!(pid = raised.child.id(), "zygote is ready");
+                    told = false;
+                    self.attend(raised).await;
+                }
+                Ok(Err(error)) if !told => {
+                    warn!(%error, "no zygote: sandboxes are started by an exec each");
+                    told = true;
+                }
+                Ok(Err(error)) => debug!(%error, "still no zygote"),
+                Err(error) => warn!(%error, "the start of a zygote was broken off"),
+            }
+            wait = if since.elapsed() > LONGEST_WAIT { FIRST_WAIT } else { wait };
+            sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+
+    /// Until the zygote is gone, and it is waited for.
+    async fn attend(&self, mut raised: Raised) {
+        tokio::select! {
+            _ = raised.pidfd.readable() => {}
+            () = self.lost.notified() => {}
+        }
+        self.link().take();
+        // It may have ended already. One that was only cut off ends when its last child has: then it is init's.
+        match raised.child.try_wait() {
+            Ok(Some(status)) => {
+                warn!(%status, log = LOG, "the zygote has ended: a new one is started");
+            }
+            Ok(None) | Err(_) => {
+                warn!(log = LOG, "the zygote does not answer: a new one is started");
+                let _ = raised.child.kill();
+                let _ = tokio::task::spawn_blocking(move || raised.child.wait()).await;
+            }
+        }
+    }
+
+    /// Starts a zygote and waits until it is ready. Blocks.
+    fn raise(&self) -> io::Result<Raised> {
+        std::fs::create_dir_all(&self.folder)?;
+        let log = self.folder.join(LOG);
+        match std::fs::rename(&log, self.folder.join(OLD_LOG)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let log = File::create(log)?;
+        let (ours, its) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        set_socket_timeout(&ours, Timeout::Recv, Some(ANSWER))?;
+        set_socket_timeout(&ours, Timeout::Send, Some(ANSWER))?;
+        let mut child = Command::new(&self.program)
+            .arg("zygote")
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(its))
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        match self.take_up(ours, &child) {
+            Ok(pidfd) => Ok(Raised { child, pidfd }),
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(error)
+            }
+        }
+    }
+
+    fn take_up(&self, socket: OwnedFd, child: &Child) -> io::Result<AsyncFd<OwnedFd>> {
+        match receive::<Reply>(&socket)? {
+            Some((Reply::Ready { version: VERSION }, _)) => {}
+            Some((Reply::Ready { version }, _)) => {
+                let message = format!("it is of version {version}, this agent of {VERSION}");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            }
+            other => {
+                let message = format!("it does not say that it is ready: {other:?}");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            }
+        }
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or(io::ErrorKind::InvalidData)?;
+        let pidfd = watched(pidfd_open(pid, PidfdFlags::NONBLOCK)?)?;
+        *self.link() = Some(socket);
+        Ok(pidfd)
+    }
+}
+
+/// A zygote that was ready.
+struct Raised {
+    child: Child,
+    pidfd: AsyncFd<OwnedFd>,
+}
