@@ -17,6 +17,9 @@ use crate::process::{self, Process};
 use crate::supervisor::NODE_PROGRAMS;
 use crate::{paths, wait};
 
+/// The program of a zygote and of containers, and a zygote's name in the process list.
+const SANDBOX: &str = "nodule-sandbox";
+
 /// How long an agent may take to end when it is asked to.
 const END: Duration = Duration::from_secs(30);
 
@@ -139,7 +142,16 @@ impl Agent {
 
     /// The processes of the node's containers.
     pub fn sandboxes(&self) -> Vec<Process> {
-        process::inside(self.node.folder(), &["nodule-sandbox"])
+        process::named(self.programs(), SANDBOX, false)
+    }
+
+    /// The agent's zygote, while it has one.
+    pub fn zygote(&self) -> Option<Process> {
+        process::named(self.programs(), SANDBOX, true).pop()
+    }
+
+    fn programs(&self) -> Vec<Process> {
+        process::inside(self.node.folder(), &[SANDBOX])
     }
 
     /// A file or folder of the node: `root`, `run`, `pod-logs` and what is in them.

@@ -91,6 +91,15 @@ fn names_path(word: &[u8], folder: &Path) -> bool {
     Path::new(value).starts_with(folder)
 }
 
+/// Those of them that have this name in the process list (proc_pid_comm(5)), or not.
+pub fn named(processes: Vec<Process>, name: &str, wanted: bool) -> Vec<Process> {
+    let is = |process: &Process| {
+        let comm = fs::read_to_string(format!("/proc/{}/comm", process.pid)).unwrap_or_default();
+        (comm.trim_end() == name) == wanted
+    };
+    processes.into_iter().filter(is).collect()
+}
+
 /// Kills them and waits until none runs.
 pub fn kill(processes: &[Process]) -> Result<()> {
     for process in processes {

@@ -1,4 +1,4 @@
-//! Waiting for what the cluster says, by watches: nothing here sleeps.
+//! Waiting for what the cluster says, by watches; for what it does not say, by looking again.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -78,6 +78,20 @@ where
             format!("wait for {what}; there were: {names:?}")
         },
     )
+}
+
+/// Looks again and again until there is what is looked for: for what no watch tells.
+pub async fn found<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
+    const PAUSE: Duration = Duration::from_millis(50);
+    let found = async {
+        loop {
+            match look() {
+                Some(found) => return found,
+                None => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await.with_context(|| format!("wait for {what}"))
 }
 
 struct Known<K> {

@@ -81,7 +81,8 @@ impl Pods {
         let (missing, layers) = watch::channel(BTreeSet::new());
         let pods = Self { views: Views::default(), layers };
         let (events, poster) = Events::new(client.clone(), config.node.clone());
-        let zygote = Arc::new(Zygote::new(&config.sandbox, &config.run));
+        let zygote =
+            Arc::new(Zygote::new(&config.sandbox, config.root.join("pods"), &config.run));
         let host = Host {
             zygote,
             layers: Layers::new(missing),

@@ -47,6 +47,8 @@ pub enum Start {
 #[derive(Debug)]
 pub(crate) struct Zygote {
     program: PathBuf,
+    /// Where the pods that it serves have their folders.
+    pods: PathBuf,
     /// The folder of its log.
     folder: PathBuf,
     /// Written by the watch, and emptied by who finds it broken.
@@ -68,9 +70,10 @@ pub(crate) enum Fork {
 
 impl Zygote {
     /// No zygote yet; [`watch`](Self::watch) starts it.
-    pub(crate) fn new(program: &Path, folder: &Path) -> Self {
+    pub(crate) fn new(program: &Path, pods: PathBuf, folder: &Path) -> Self {
         Self {
             program: program.to_owned(),
+            pods,
             folder: folder.to_owned(),
             link: Mutex::default(),
             lost: Notify::new(),
@@ -180,6 +183,8 @@ impl Zygote {
         set_socket_timeout(&ours, Timeout::Send, Some(ANSWER))?;
         let mut child = Command::new(&self.program)
             .arg("zygote")
+            .arg("--pods")
+            .arg(&self.pods)
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::from(its))

@@ -1,4 +1,4 @@
-//! One container in one process: `nodule-sandbox run --state DIR`, or a fork of `nodule-sandbox zygote`.
+//! One container in one process: `nodule-sandbox run --state DIR`, or a fork of `nodule-sandbox zygote --pods DIR`.
 //!
 //! The agent gives it a listening Unix socket as file descriptor 0 and the container's state folder, which holds
 //! `container.json` (see `nodule-sandbox-proto`). From then on the two are independent: the guest begins at once, its
@@ -47,7 +47,9 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Mode::Run(folder)) => run::alone(&State::new(folder)),
         Some(Mode::Zygote) => zygote::serve(),
         None => {
-            process::diagnose("usage: nodule-sandbox run --state DIR | nodule-sandbox zygote");
+            process::diagnose(
+                "usage: nodule-sandbox run --state DIR | nodule-sandbox zygote --pods DIR",
+            );
             ExitCode::from(USAGE)
         }
     }
@@ -69,7 +71,8 @@ impl Mode {
             [run, state, folder] if run == "run" && state == "--state" => {
                 Some(Self::Run(PathBuf::from(folder)))
             }
-            [zygote] if zygote == "zygote" => Some(Self::Zygote),
+            // The folder is for who reads the process list: it says whose zygote this is.
+            [zygote, pods, _] if zygote == "zygote" && pods == "--pods" => Some(Self::Zygote),
             _ => None,
         }
     }
@@ -83,9 +86,8 @@ mod tests {
     fn only_the_two_forms_are_taken() {
         let parse = |arguments: &[&str]| Mode::parse(arguments.iter().map(Into::into));
         assert_eq!(parse(&["run", "--state", "/s"]), Some(Mode::Run("/s".into())));
-        assert_eq!(parse(&["zygote"]), Some(Mode::Zygote));
-        for wrong in [&["run", "--state"][..], &["run", "--state", "/s", "more"], &["zygote", "x"]]
-        {
+        assert_eq!(parse(&["zygote", "--pods", "/p"]), Some(Mode::Zygote));
+        for wrong in [&["run", "--state"][..], &["run", "--state", "/s", "more"], &["zygote"]] {
             assert_eq!(parse(wrong), None, "{wrong:?}");
         }
         assert_eq!(parse(&["--state", "/s", "run"]), None);

@@ -1,5 +1,6 @@
 //! The process as the kernel and the agent see it.
 
+use std::ffi::CString;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
@@ -22,6 +23,13 @@ pub(crate) fn detach() -> io::Result<()> {
     }
     let signals: SigSet = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
     Ok(signals.thread_block()?)
+}
+
+/// Names the process in the process list by the beginning of its container's id: forks have the zygote's command line.
+pub(crate) fn name(id: &str) {
+    let name = format!("nodule-{}", id.get(..8).unwrap_or_default());
+    // It is for people: nothing is lost without it.
+    _ = CString::new(name).map(|name| rustix::thread::set_name(&name));
 }
 
 /// The socket that the agent has bound and left on file descriptor 0.

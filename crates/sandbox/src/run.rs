@@ -24,6 +24,7 @@ pub(crate) fn run(base: Result<Base, StartError>, state: &State) -> ExitCode {
     let out = Out::open(state).map_err(StartError::from);
     let container = state.container();
     let id = container.as_ref().map_or_else(|_| String::new(), |container| container.id.clone());
+    process::name(&id);
     let given = named.and(base).and_then(|base| {
         let out = out.as_ref().map_err(|_| StartError::Out)?;
         Given::new(&base, container?, state, out)

@@ -9,6 +9,7 @@ use kube::ResourceExt;
 use nodule_e2e::agent::Options;
 use nodule_e2e::test::{self, Test};
 use nodule_e2e::{status, wait};
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::guests::{UNTIL_GO, artifact};
@@ -58,6 +59,53 @@ async fn pods_and_their_logs_outlive_a_killed_agent() -> Result<()> {
         for name in &printing {
             every_number_once(&test.kubectl(&["logs", name])?).with_context(|| name.clone())?;
         }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn pods_outlive_a_killed_zygote_and_their_ends_are_known() -> Result<()> {
+    test::run(async |test| {
+        let go = ends_when_told(test).await?;
+        let mut stays = test.spec(&["lines", "0", "100"]);
+        stays["restartPolicy"] = json!("Never");
+        test.pod("stays", stays).await?;
+        for name in ["stays", "ends"] {
+            test.pod_until(name, "to run", |pod| status::running(pod).is_some()).await?;
+        }
+        let pods = test.agent.sandboxes();
+        let zygote = test.agent.zygote().context("a zygote")?;
+        ensure!(zygote.end(Signal::KILL, wait::PATIENCE)?, "the zygote still runs");
+        let next =
+            wait::found("another zygote", || test.agent.zygote().filter(|next| *next != zygote))
+                .await?;
+        assert_eq!(test.agent.sandboxes(), pods, "they run on");
+
+        fs::write(go, "")?;
+        let ended = test
+            .pod_until("ends", "to have ended", |pod| status::terminated(pod).is_some())
+            .await?;
+        assert_eq!(status::terminated(&ended).map(|ended| ended.exit_code), Some(7));
+        let killed = pods.iter().filter(|process| process.runs()).collect::<Vec<_>>();
+        assert_eq!(killed.len(), 1);
+        killed[0].end(Signal::KILL, wait::PATIENCE)?;
+        let stays = test
+            .pod_until("stays", "to have ended", |pod| status::terminated(pod).is_some())
+            .await?;
+        let end = status::terminated(&stays).context("an end")?;
+        assert_eq!(
+            (end.exit_code, end.message.as_deref()),
+            (137, Some("killed by signal 9")),
+            "the agent is who waits for a process whose zygote is gone"
+        );
+        let mut more = test.spec(&["exit", "4"]);
+        more["restartPolicy"] = json!("Never");
+        test.pod("more", more).await?;
+        let more =
+            test.pod_until("more", "to end", |pod| status::terminated(pod).is_some()).await?;
+        assert_eq!(status::terminated(&more).map(|end| end.exit_code), Some(4));
+        ensure!(next.runs(), "the new zygote has ended");
         Ok(())
     })
     .await
