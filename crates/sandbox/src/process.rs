@@ -25,6 +25,18 @@ pub(crate) fn detach() -> io::Result<()> {
     Ok(signals.thread_block()?)
 }
 
+/// Closes what whoever started the agent has left open in it, and so in its children: all but the standard three. Called
+/// before anything else is opened.
+pub(crate) fn close_inherited() {
+    const FIRST: libc::c_uint = 3;
+    #[expect(unsafe_code, reason = "no library closes descriptors that nobody here owns")]
+    // SAFETY: this program has opened nothing yet, so that nobody in it uses what is closed.
+    let closed = unsafe { libc::close_range(FIRST, libc::c_uint::MAX, 0) };
+    if closed != 0 {
+        diagnose(format_args!("inherited files stay open: {}", io::Error::last_os_error()));
+    }
+}
+
 /// Names the process in the process list by the beginning of its container's id: forks have the zygote's command line.
 pub(crate) fn name(id: &str) {
     let name = format!("nodule-{}", id.get(..8).unwrap_or_default());

@@ -103,7 +103,7 @@ impl Stage {
         match separate() {
             Ok(()) => {}
             // Folders can do without.
-            Err(_) if files.is_empty() => return Ok(Self { mounts: folders, root: None }),
+            Err(_) if files.is_empty() => return Ok(Self::bare(folders)),
             Err(source) => return Err(StageError::Namespace { count: files.len(), source }),
         }
         let root = state.join(FOLDER);
@@ -123,6 +123,11 @@ impl Stage {
         let mounts = staged?;
         change(&root, INERT | MsFlags::MS_RDONLY | MsFlags::MS_REMOUNT).map_err(folder)?;
         Ok(Self { mounts, root: Some(root) })
+    }
+
+    /// The mounts as they are, for who may have none of its own.
+    pub fn bare(mounts: Vec<Mount>) -> Self {
+        Self { mounts, root: None }
     }
 
     /// Whether the mounts are in a namespace of this process.

@@ -20,3 +20,4 @@ mod net;
 mod setup;
 mod start;
 mod world;
+mod zygote;

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nodule_sandbox_proto::frame::{Decoder, encode};
 use nodule_sandbox_proto::{
@@ -16,7 +16,19 @@ use std::io::Write;
 use tempfile::TempDir;
 
 /// Nothing that is waited for takes so long; a test that hangs fails.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Looks until there is something.
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begin = SystemTime::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begin.elapsed().unwrap_or_default() < PATIENCE, "waited in vain for {what}");
+        std::thread::yield_now();
+    }
+}
 
 /// A state folder with what the agent writes into it.
 pub(crate) struct Setup {
