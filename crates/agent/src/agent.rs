@@ -47,9 +47,9 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     // What keeps this node from running pods ends the agent instead: there are no other problems.
     let (_, problems) = watch::channel(Vec::new());
     let connections = nodule_node::Clients { node: clients.client()?, lease: clients.client()? };
-    let inputs = Inputs { problems, images: published };
     let period = node.periods.update;
     let (handle, runner) = Pods::new(clients.client()?, pods, images.clone());
+    let inputs = Inputs { problems, unconfined: handle.missing_layers(), images: published };
     // The first task that ends ends the agent: to answer at all is to be well.
     let well = Health::new(|| Ok(()));
 

@@ -1,9 +1,14 @@
+use std::collections::BTreeSet;
+
 use k8s_openapi::{api::core::v1::NodeCondition, apimachinery::pkg::apis::meta::v1::Time};
 
 use crate::pressure::Shortage;
 
 /// The type of the condition that decides whether pods may come.
 pub(crate) const READY: &str = "Ready";
+
+/// The type of the condition that says that sandboxes lack layers of confinement.
+const UNCONFINED: &str = "nodule.dev/SandboxUnconfined";
 
 /// One condition of ours as it is to be, without its times.
 struct Wanted {
@@ -13,15 +18,20 @@ struct Wanted {
     message: String,
 }
 
-/// Our four conditions, Ready last. A transition time is kept from `previous` while the status is the same.
+/// The kubelet's four conditions, Ready last, and before it ours where it has or had something to say. A transition time
+/// is kept from `previous` while the status is the same.
 pub(crate) fn conditions(
     problems: &[String],
+    unconfined: &BTreeSet<String>,
     shortage: Shortage,
     previous: &[NodeCondition],
     now: &Time,
 ) -> Vec<NodeCondition> {
-    [memory(shortage.memory), disk(shortage.disk), pids(shortage.pids), ready(problems)]
+    let told = previous.iter().any(|condition| condition.type_ == UNCONFINED);
+    [memory(shortage.memory), disk(shortage.disk), pids(shortage.pids)]
         .into_iter()
+        .chain((told || !unconfined.is_empty()).then(|| confinement(unconfined)))
+        .chain([ready(problems)])
         .map(|wanted| dated(wanted, previous, now))
         .collect()
 }
@@ -39,6 +49,17 @@ pub(crate) fn transition(condition: &NodeCondition) -> Option<&'static str> {
         ("PIDPressure", false) => Some("NodeHasSufficientPID"),
         _ => None,
     }
+}
+
+/// Whether pods run with less around them than they could have.
+fn confinement(missing: &BTreeSet<String>) -> Wanted {
+    let names: Vec<_> = missing.iter().map(String::as_str).collect();
+    let (reason, message) = if missing.is_empty() {
+        ("EveryLayer", "sandboxes have every layer of confinement".to_owned())
+    } else {
+        ("LayersMissing", format!("sandboxes are not confined by: {}", names.join(", ")))
+    };
+    Wanted { type_: UNCONFINED, status: !missing.is_empty(), reason, message }
 }
 
 fn ready(problems: &[String]) -> Wanted {
@@ -120,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_healthy_node_has_the_contracts_reasons_in_order() {
-        let conditions = conditions(&[], Shortage::default(), &[], &at(1));
+        let conditions = conditions(&[], &BTreeSet::new(), Shortage::default(), &[], &at(1));
         let seen: Vec<_> = conditions
             .iter()
             .map(|c| (c.type_.as_str(), c.status.as_str(), c.reason.as_deref().unwrap()))
@@ -137,7 +158,7 @@ mod tests {
     #[test]
     fn every_shortage_has_its_reason() {
         let shortage = Shortage { memory: true, disk: true, pids: true };
-        let reasons: Vec<_> = conditions(&[], shortage, &[], &at(1))
+        let reasons: Vec<_> = conditions(&[], &BTreeSet::new(), shortage, &[], &at(1))
             .into_iter()
             .filter_map(|c| c.reason)
             .take(3)
@@ -149,10 +170,29 @@ mod tests {
     }
 
     #[test]
+    fn missing_layers_are_named_and_taken_back() {
+        let layers = BTreeSet::from(["landlock".to_owned(), "user".to_owned()]);
+        let find = |missing: &BTreeSet<String>, previous: &[NodeCondition]| {
+            conditions(&[], missing, Shortage::default(), previous, &at(1))
+                .into_iter()
+                .find(|condition| condition.type_ == UNCONFINED)
+        };
+        assert_eq!(find(&BTreeSet::new(), &[]), None);
+        let said = find(&layers, &[]).unwrap();
+        assert_eq!(
+            (said.status.as_str(), said.message.as_deref()),
+            ("True", Some("sandboxes are not confined by: landlock, user"))
+        );
+        assert_eq!(find(&BTreeSet::new(), &[said]).unwrap().status, "False");
+    }
+
+    #[test]
     fn problems_are_the_message_of_not_ready() {
         for (problems, message) in [(vec!["a"], "a"), (vec!["a", "b"], "[a, b]")] {
             let problems: Vec<_> = problems.into_iter().map(str::to_owned).collect();
-            let ready = conditions(&problems, Shortage::default(), &[], &at(1)).pop().unwrap();
+            let ready = conditions(&problems, &BTreeSet::new(), Shortage::default(), &[], &at(1))
+                .pop()
+                .unwrap();
             assert_eq!(
                 (ready.status.as_str(), ready.reason.as_deref()),
                 ("False", Some("KubeletNotReady"))
@@ -163,13 +203,14 @@ mod tests {
 
     #[test]
     fn the_transition_time_moves_only_with_the_status() {
-        let first = conditions(&[], Shortage::default(), &[], &at(1));
-        let same = conditions(&[], Shortage::default(), &first, &at(2));
+        let first = conditions(&[], &BTreeSet::new(), Shortage::default(), &[], &at(1));
+        let same = conditions(&[], &BTreeSet::new(), Shortage::default(), &first, &at(2));
         assert_eq!(
             (&same[3].last_transition_time, &same[3].last_heartbeat_time),
             (&Some(at(1)), &Some(at(2)))
         );
-        let other = conditions(&["no".to_owned()], Shortage::default(), &same, &at(3));
+        let other =
+            conditions(&["no".to_owned()], &BTreeSet::new(), Shortage::default(), &same, &at(3));
         assert_eq!(other[3].last_transition_time, Some(at(3)));
         assert_eq!(other[0].last_transition_time, Some(at(1)));
     }
@@ -177,7 +218,7 @@ mod tests {
     #[test]
     fn every_condition_of_ours_has_an_event_for_each_way() {
         for shortage in [Shortage::default(), Shortage { memory: true, disk: true, pids: true }] {
-            for condition in conditions(&[], shortage, &[], &at(1)) {
+            for condition in conditions(&[], &BTreeSet::new(), shortage, &[], &at(1)) {
                 assert!(transition(&condition).is_some(), "{condition:?}");
             }
         }

@@ -10,7 +10,7 @@
 //! [`object`] (the Node that is wanted, and the patch that makes it so). [`machine`] reads the machine.
 //! No answer of the API server ends a task; [`reach`] keeps the log quiet while it is away.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc};
 
 use k8s_openapi::api::core::v1::{ContainerImage, Node};
 use kube::Client;
@@ -52,6 +52,8 @@ pub struct Clients {
 pub struct Inputs {
     /// Why the node cannot run pods, one sentence each; empty means Ready.
     pub problems: watch::Receiver<Vec<String>>,
+    /// The layers of confinement that sandboxes lack, by name.
+    pub unconfined: watch::Receiver<BTreeSet<String>>,
     /// The images on this node, in any order and number; what is published is cut as the kubelet cuts it.
     pub images: watch::Receiver<Vec<ContainerImage>>,
 }

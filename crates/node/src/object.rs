@@ -1,4 +1,7 @@
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use k8s_openapi::{
     api::core::v1::{
@@ -41,6 +44,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) measure: &'a Measure,
     pub(crate) shortage: Shortage,
     pub(crate) problems: &'a [String],
+    pub(crate) unconfined: &'a BTreeSet<String>,
     pub(crate) images: &'a [ContainerImage],
 }
 
@@ -62,7 +66,13 @@ impl Wanted {
             addresses: Some(addresses(config)),
             allocatable: Some(allocatable(config, facts.measure)),
             capacity: Some(capacity),
-            conditions: Some(conditions(&problems, facts.shortage, previous, now)),
+            conditions: Some(conditions(
+                &problems,
+                facts.unconfined,
+                facts.shortage,
+                previous,
+                now,
+            )),
             daemon_endpoints: Some(NodeDaemonEndpoints {
                 kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(config.port) }),
             }),
@@ -273,6 +283,7 @@ pub(crate) mod tests {
             measure: &measure(),
             shortage: Shortage::default(),
             problems,
+            unconfined: &BTreeSet::new(),
             images,
         };
         Wanted::new(config, &facts, &[], &Time(jiff::Timestamp::from_second(1).unwrap()))
@@ -326,6 +337,7 @@ pub(crate) mod tests {
                 measure: &measure,
                 shortage: Shortage::default(),
                 problems: &[],
+                unconfined: &BTreeSet::new(),
                 images: &[],
             };
             assert_eq!(info(&config(), &facts).swap.and_then(|swap| swap.capacity), published);
@@ -389,6 +401,7 @@ pub(crate) mod tests {
             measure: &Measure::default(),
             shortage: Shortage::default(),
             problems: &[],
+            unconfined: &BTreeSet::new(),
             images: &[],
         };
         let wanted = Wanted::new(&config(), &facts, &[], &Time(jiff::Timestamp::UNIX_EPOCH));

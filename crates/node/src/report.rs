@@ -228,6 +228,7 @@ impl Report {
             measure: &measure,
             shortage,
             problems: &self.inputs.problems.borrow_and_update().clone(),
+            unconfined: &self.inputs.unconfined.borrow_and_update().clone(),
             images: &self.inputs.images.borrow_and_update().clone(),
         };
         Wanted::new(&self.config, &facts, &self.conditions(), &now())
@@ -287,6 +288,7 @@ impl Report {
         tokio::select! {
             () = sleep(period) => {}
             Ok(()) = self.inputs.problems.changed() => {}
+            Ok(()) = self.inputs.unconfined.changed() => {}
             Ok(()) = self.inputs.images.changed() => {}
             Ok(()) = self.recovered.changed() => self.stale = true,
             Some(event) = self.watched.next() => self.observe(event),

@@ -139,10 +139,15 @@ fn config() -> Config {
 
 fn start(server: &Server) -> JoinSet<Infallible> {
     let (_, problems) = watch::channel(Vec::new());
+    let (_, unconfined) = watch::channel(std::collections::BTreeSet::new());
     let (_, images) = watch::channel(Vec::new());
     let clients = Clients { node: server.client(), lease: server.client() };
-    let run =
-        nodule_node::run(clients, config(), Inputs { problems, images }, watch::Sender::new(None));
+    let run = nodule_node::run(
+        clients,
+        config(),
+        Inputs { problems, unconfined, images },
+        watch::Sender::new(None),
+    );
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { panic!("ended: {:?}", run.await.unwrap_err()) });
     tasks

@@ -75,7 +75,8 @@ fn start(peer: &Peer, periods: Periods) -> Agent {
     let (problems, images) = (watch::Sender::new(Vec::new()), watch::Sender::new(Vec::new()));
     let (sender, registered) = watch::channel(None);
     let clients = Clients { node: peer.client(), lease: peer.client() };
-    let inputs = Inputs { problems: problems.subscribe(), images: images.subscribe() };
+    let (_, unconfined) = watch::channel(std::collections::BTreeSet::new());
+    let inputs = Inputs { problems: problems.subscribe(), unconfined, images: images.subscribe() };
     let mut tasks = JoinSet::new();
     let run = nodule_node::run(clients, config(periods), inputs, sender);
     tasks.spawn(async move { panic!("ended: {:?}", run.await.unwrap_err()) });
