@@ -20,8 +20,8 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use crate::events::Events;
 use crate::host::{Config, Host};
-use crate::links::Links;
 use crate::layers::Layers;
+use crate::links::Links;
 use crate::record::{self, Folder, Record};
 use crate::user::Users;
 use crate::view::{Instance, Log, LogError, View};
@@ -81,8 +81,7 @@ impl Pods {
         let (missing, layers) = watch::channel(BTreeSet::new());
         let pods = Self { views: Views::default(), layers };
         let (events, poster) = Events::new(client.clone(), config.node.clone());
-        let zygote =
-            Arc::new(Zygote::new(&config.sandbox, config.root.join("pods"), &config.run));
+        let zygote = Arc::new(Zygote::new(&config.sandbox, config.root.join("pods"), &config.run));
         let host = Host {
             zygote,
             layers: Layers::new(missing),
