@@ -21,6 +21,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(8);
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Wanted {
     pub(crate) status: Option<Arc<PodStatus>>,
+    /// The version of the object in which somebody else has written over the status: it is to be said again.
+    pub(crate) over: Option<u64>,
     /// After the status, remove the object: nothing of the pod is left on this node.
     pub(crate) delete: bool,
 }
@@ -29,6 +31,8 @@ pub(crate) struct Wanted {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Known {
     pub(crate) status: Option<Arc<PodStatus>>,
+    /// The version of the object that has this status.
+    pub(crate) version: Option<u64>,
     /// The object is gone, or another pod has its name now.
     pub(crate) gone: bool,
 }
@@ -79,9 +83,7 @@ impl Publisher {
 
     async fn bring(&self, wanted: &Wanted) -> Result<(), kube::Error> {
         let Ok(_slot) = self.slots.acquire().await else { return Ok(()) };
-        if let Some(status) = &wanted.status
-            && self.known.borrow().status.as_ref() != Some(status)
-        {
+        if let Some(status) = wanted.status.as_ref().filter(|status| self.is_news(status, wanted)) {
             self.patch(status).await?;
         }
         if wanted.delete && !self.known.borrow().gone {
@@ -90,11 +92,19 @@ impl Publisher {
         Ok(())
     }
 
+    fn is_news(&self, status: &Arc<PodStatus>, wanted: &Wanted) -> bool {
+        let known = self.known.borrow();
+        known.status.as_ref() != Some(status) || wanted.over > known.version
+    }
+
     async fn patch(&self, status: &Arc<PodStatus>) -> Result<(), kube::Error> {
         let patch = Patch::Strategic(patch(&self.uid, status));
         match self.api.patch_status(&self.name, &PatchParams::default(), &patch).await {
-            Ok(_) => {
-                self.known.send_modify(|known| known.status = Some(Arc::clone(status)));
+            Ok(pod) => {
+                self.known.send_modify(|known| {
+                    known.status = Some(Arc::clone(status));
+                    known.version = version(&pod);
+                });
                 Ok(())
             }
             Err(error) => self.gone_or(error),
@@ -129,6 +139,24 @@ impl Publisher {
         self.known.send_modify(|known| known.gone = true);
         Ok(())
     }
+}
+
+/// The version of an object, which grows with each change (KEP-5504: resource versions compare as numbers).
+pub(crate) fn version(pod: &Pod) -> Option<u64> {
+    pod.metadata.resource_version.as_ref()?.parse().ok()
+}
+
+/// Whether the API server shows another phase or other conditions than were sent: the node controller writes over those of a
+/// node that it has not heard from (`MarkPodsNotReady`).
+pub(crate) fn is_overwritten(shown: &PodStatus, sent: &PodStatus) -> bool {
+    let conditions = |status: &PodStatus| status.conditions.clone().unwrap_or_default();
+    let shown_conditions = conditions(shown);
+    shown.phase != sent.phase
+        || conditions(sent).iter().any(|ours| {
+            !shown_conditions
+                .iter()
+                .any(|other| other.type_ == ours.type_ && other.status == ours.status)
+        })
 }
 
 fn names_uid(code: u16, message: &str) -> bool {

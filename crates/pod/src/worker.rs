@@ -20,7 +20,7 @@ use tracing::{debug, error, warn};
 use crate::events::Kind;
 use crate::host::Host;
 use crate::links;
-use crate::publish::{Known, Publisher, Wanted};
+use crate::publish::{Known, Publisher, Wanted, is_overwritten, version};
 use crate::pull::{Outcome, Pulls};
 use crate::record::{Folder, Phase, Record};
 use crate::sandbox::{self, Place, Sandbox};
@@ -230,16 +230,30 @@ impl Worker {
         }
         let delete = self.record.phase == Phase::Terminated
             && self.record.pod.metadata.deletion_timestamp.is_some();
+        let next = Wanted {
+            status: (!settled).then(|| Arc::clone(&self.status)),
+            over: self.overwritten(),
+            delete,
+        };
         self.wanted.send_if_modified(|wanted| {
-            let news = (!settled && wanted.status.as_ref() != Some(&self.status))
-                || wanted.delete != delete;
+            let news = (!settled && wanted.status != next.status)
+                || wanted.delete != delete
+                || next.over > wanted.over;
             if news {
-                *wanted = Wanted { status: (!settled).then(|| Arc::clone(&self.status)), delete };
+                *wanted = next;
             }
             news
         });
         let view = View::of(&self.record, &self.status, &self.host.config.logs, &mut self.ends);
         self.view.send_replace(view);
+    }
+
+    /// The version of the object in which somebody else has written over what was last sent.
+    fn overwritten(&self) -> Option<u64> {
+        let known = self.known.borrow();
+        let version = version(&self.record.pod).filter(|version| Some(*version) > known.version)?;
+        let shown = self.record.pod.status.as_ref()?;
+        is_overwritten(shown, known.status.as_ref()?).then_some(version)
     }
 
     /// Where the newest run of a container has its state and its socket.

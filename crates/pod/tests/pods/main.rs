@@ -136,6 +136,25 @@ async fn a_status_that_cannot_be_sent_is_sent_again() {
 }
 
 #[tokio::test]
+async fn a_status_that_somebody_else_writes_over_is_said_again() {
+    let (api, root) = node().await;
+    let _agent = Agent::start(&api, root.path()).await;
+    api.apply(pod("web", "u1"));
+    api.status("web", REASON, "ErrImageNeverPull").await;
+    let sent = api.pod("web").unwrap();
+    let mut other = sent.clone();
+    for condition in other["status"]["conditions"].as_array_mut().unwrap() {
+        condition["status"] = json!("Unknown");
+    }
+    api.apply(other);
+    api.until("said again", |api| {
+        let conditions = api.pod("web")?["status"]["conditions"].clone();
+        (conditions == sent["status"]["conditions"]).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_deleted_pod_is_told_as_ended_and_then_removed_by_its_uid() {
     let (api, root) = node().await;
     let _agent = Agent::start(&api, root.path()).await;
