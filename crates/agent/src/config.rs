@@ -249,6 +249,9 @@ fn pods(
             SandboxStart::Exec => nodule_pod::Start::Exec,
         },
         users: users(&nodule.pod_users, host)?,
+        cgroups: cgroups(kubelet, host)?,
+        memory: host.memory,
+        privileged: host.is_root,
         log_max_size: quantity::units(size).context("field \"containerLogMaxSize\"")?,
         log_max_files: files,
         sync: kubelet.sync_frequency.or(SYNC),
@@ -257,6 +260,22 @@ fn pods(
             .max_container_restart_period
             .or(LONGEST_BACKOFF),
     })
+}
+
+/// The kubelet's `kubepods`, in the one place where cgroup v2 is mounted (file-hierarchy(7)).
+fn cgroups(kubelet: &Kubelet, host: &Host) -> Result<Option<nodule_pod::Cgroups>> {
+    if kubelet.cgroups_per_qos == Some(false) {
+        return Ok(None);
+    }
+    let root = kubelet.cgroup_root.clone().unwrap_or_default();
+    let root = root.strip_prefix("/").map(Path::to_owned).unwrap_or(root);
+    Ok(Some(nodule_pod::Cgroups {
+        mount: PathBuf::from("/sys/fs/cgroup"),
+        root,
+        cpus: host.cpus.saturating_mul(1000).saturating_sub(reserved(kubelet)?.cpu_millis),
+        // As for the kubelet, less than 0 is no limit.
+        pids: kubelet.pod_pids_limit.and_then(|limit| u64::try_from(limit).ok()),
+    }))
 }
 
 /// Only root can make a process another user's.
@@ -382,6 +401,8 @@ mod tests {
             addresses: vec!["10.0.0.9".parse()?, "fd00::9".parse()?],
             programs: "/opt".into(),
             is_root: true,
+            cpus: 4,
+            memory: 8 << 30,
         };
         Settings::new(arguments, File::parse(file)?, &host)
     }
@@ -492,6 +513,18 @@ mod tests {
                 "{fields}"
             );
         }
+    }
+
+    #[test]
+    fn pods_have_cgroups_as_with_the_kubelet() {
+        let cgroups =
+            |fields: &str| settings(&[], &format!("{KUBELET}{fields}")).unwrap().pods.cgroups;
+        let default = cgroups("kubeReserved: {cpu: 500m}\n").unwrap();
+        assert_eq!((default.root, default.cpus, default.pids), (PathBuf::new(), 3500, None));
+        let other = cgroups("cgroupRoot: /nodule.slice\npodPidsLimit: 100\n").unwrap();
+        assert_eq!((other.root, other.pids), (PathBuf::from("nodule.slice"), Some(100)));
+        assert_eq!(cgroups("podPidsLimit: -1\n").unwrap().pids, None);
+        assert!(cgroups("cgroupsPerQOS: false\n").is_none());
     }
 
     #[test]

@@ -13,6 +13,10 @@ pub(crate) struct Host {
     pub(crate) addresses: Vec<IpAddr>,
     /// Where this program lies.
     pub(crate) programs: PathBuf,
+    /// How many CPUs it may use.
+    pub(crate) cpus: u64,
+    /// How much memory there is, in bytes.
+    pub(crate) memory: u64,
     /// Whether this program may make others another user's.
     pub(crate) is_root: bool,
 }
@@ -24,9 +28,16 @@ impl Host {
             name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             addresses: addresses(),
             programs: program.parent().map(PathBuf::from).unwrap_or_default(),
+            cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64),
+            memory: memory(),
             is_root: rustix::process::geteuid().is_root(),
         })
     }
+}
+
+fn memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(info.mem_unit.into())
 }
 
 /// The addresses that the default routes lead out by, else what there is.

@@ -71,6 +71,12 @@ impl Pod {
         &self.uid
     }
 
+    /// The cgroup of the container `id`, if there is one.
+    pub fn find_container(&self, id: &str) -> Option<Container> {
+        let group = self.group.child(checked(id).ok()?, Kind::Container);
+        group.open().is_ok().then_some(Container { group })
+    }
+
     /// Makes the cgroup of a container, unless it is there, and sets its limits. `id` is the container's on this node.
     pub fn container(&self, id: &str, limits: &Limits) -> Result<Container, Error> {
         let container = Container { group: self.group.child(checked(id)?, Kind::Container) };

@@ -61,6 +61,11 @@ impl Tree {
         Pod::create(self.class(qos), uid, limits)
     }
 
+    /// The pod of this UID, if this program has made its cgroup.
+    pub fn find(&self, qos: Qos, uid: &str) -> Option<Pod> {
+        Pod::find(self.class(qos), &format!("pod{uid}"))
+    }
+
     /// All pods that there are, those of an earlier agent too, in no order. Whatever else is in the tree is left out: cgroups
     /// with other names, and the pods of a kubelet, which bear no mark of this program's.
     pub fn pods(&self) -> Result<Vec<Pod>, Error> {

@@ -131,14 +131,38 @@ impl Worker {
     /// Notes a container's end, before anyone is told.
     pub(crate) fn end(&mut self, container: &str, exit: &Exit) {
         let at_once = stops_at_once(&self.record.pod) && self.record.phase == Phase::Terminating;
+        let exit = self.judged(container, exit);
         let Some(run) = self.record.run_mut(container) else { return };
-        let end = terminated(run.id.as_str(), run.started, exit, at_once);
+        let end = terminated(run.id.as_str(), run.started, &exit, at_once);
         info!(container, code = end.exit_code, reason = end.reason, "container ended");
         run.started = run.started.or(end.started_at.as_ref().map(|time| time.0));
         run.end = Some(end);
         self.live.remove(container);
         self.ends.close(container);
         self.save();
+        self.forget_group(container);
+    }
+
+    /// The kernel says only that it killed; the cgroup says why.
+    fn judged(&self, container: &str, exit: &Exit) -> Exit {
+        let id = self.record.run(container).map(|run| run.id.as_str()).unwrap_or_default();
+        let killed = exit.cause == Cause::Killed;
+        if killed && self.host.groups.ran_out_of_memory(&self.record.pod, id) {
+            let message = "the container, or its pod, used more memory than its limit";
+            return Exit { cause: Cause::OutOfMemory, message: message.to_owned(), ..exit.clone() };
+        }
+        exit.clone()
+    }
+
+    /// Removes the cgroup of a run that has ended.
+    fn forget_group(&mut self, container: &str) {
+        let Some(run) = self.record.run(container) else { return };
+        let (id, host) = (run.id.clone(), Arc::clone(&self.host));
+        let (pod, container) = (Arc::clone(&self.record.pod), container.to_owned());
+        self.tasks.spawn_blocking(move || {
+            let error = host.groups.forget(&pod, &id).err();
+            Notice::Forgotten { container, errors: error.into_iter().map(Into::into).collect() }
+        });
     }
 }
 

@@ -102,8 +102,16 @@ impl Worker {
 
     /// Gives back what the pod used, and lets go of it once the API server has.
     pub(crate) async fn clean(&mut self) {
-        let folder = self.folder.clone();
-        let removed = tokio::task::spawn_blocking(move || folder.remove_volumes()).await;
+        let (folder, host, pod) =
+            (self.folder.clone(), Arc::clone(&self.host), Arc::clone(&self.record.pod));
+        let left = move || {
+            if let Err(error) = host.groups.leave(&pod) {
+                // A sweep finds what is left.
+                warn!(error = &error as &dyn std::error::Error, "pod's cgroup not removed");
+            }
+            folder.remove_volumes()
+        };
+        let removed = tokio::task::spawn_blocking(left).await;
         if let Ok(Err(error)) = removed {
             warn!(error = &error as &dyn std::error::Error, "volumes not removed");
             return self.wake_at(later(Timestamp::now(), FIRST));

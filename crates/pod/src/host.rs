@@ -9,6 +9,7 @@ use nodule_image::Images;
 use tokio::sync::Semaphore;
 
 use crate::events::Events;
+use crate::groups::Groups;
 use crate::layers::Layers;
 use crate::user::Users;
 use crate::zygote::{Start, Zygote};
@@ -34,6 +35,12 @@ pub struct Config {
     pub start: Start,
     /// The users that pods become, one each; none where this agent cannot make a process another user's.
     pub users: Option<RangeInclusive<u32>>,
+    /// Where pods have cgroups; none where they shall have none (`cgroupsPerQOS: false`).
+    pub cgroups: Option<Cgroups>,
+    /// The machine's memory in bytes.
+    pub memory: u64,
+    /// Whether this agent may make a process less likely to be killed than itself.
+    pub privileged: bool,
     /// A log file is turned when it is this long, in bytes (`containerLogMaxSize`).
     pub log_max_size: u64,
     /// Files that are kept of a container's log, the newest included (`containerLogMaxFiles`).
@@ -42,6 +49,19 @@ pub struct Config {
     pub sync: Duration,
     /// The longest wait before a container runs again (`crashLoopBackOff.maxContainerRestartPeriod`).
     pub longest_backoff: Duration,
+}
+
+/// Where pods have cgroups, and what all of them get.
+#[derive(Debug, Clone)]
+pub struct Cgroups {
+    /// Where cgroup v2 is mounted.
+    pub mount: PathBuf,
+    /// The cgroup below it that holds `kubepods`; empty for the topmost (`cgroupRoot`).
+    pub root: PathBuf,
+    /// The CPUs that pods may use together, in thousandths.
+    pub cpus: u64,
+    /// The most processes and threads of a pod (`podPidsLimit`).
+    pub pids: Option<u64>,
 }
 
 /// The node, as a pod's worker sees it.
@@ -54,6 +74,7 @@ pub(crate) struct Host {
     pub(crate) slots: Arc<Semaphore>,
     /// Who forks sandboxes.
     pub(crate) zygote: Arc<Zygote>,
+    pub(crate) groups: Groups,
     /// What sandboxes are not confined by.
     pub(crate) layers: Layers,
     /// The users of pods, where they have users.

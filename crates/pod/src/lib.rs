@@ -9,14 +9,15 @@
 //!
 //! Read `pods.rs` (the watch), `worker.rs` (a pod's life), `sync.rs` (what it takes to run), `attend.rs`
 //! (its containers' processes), `sandbox.rs` (one process), `zygote.rs` (who forks it), `ending.rs`, in this order; beside
-//! them `storage.rs` (what a pod may use of the disk) and `links.rs` (its logs, for collectors). What decides is pure and
-//! apart: `order.rs`, `restart.rs`, `env.rs`, `user.rs`, `status.rs`, `condition.rs`.
+//! them `storage.rs` (what a pod may use of the disk), `groups.rs` (its cgroups) and `links.rs` (its logs, for collectors). What decides is pure and
+//! apart: `order.rs`, `restart.rs`, `env.rs`, `user.rs`, `resources.rs`, `status.rs`, `condition.rs`.
 
 mod attend;
 mod condition;
 mod ending;
 mod env;
 mod events;
+mod groups;
 mod host;
 mod layers;
 mod links;
@@ -26,6 +27,7 @@ mod publish;
 mod pull;
 mod quantity;
 mod record;
+mod resources;
 mod restart;
 mod sandbox;
 mod status;
@@ -36,7 +38,7 @@ mod view;
 mod worker;
 mod zygote;
 
-pub use host::Config;
+pub use host::{Cgroups, Config};
 pub use pods::{Error, Pods, Runner};
 pub use view::{Instance, Log, LogError};
 pub use zygote::Start;

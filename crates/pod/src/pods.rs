@@ -19,6 +19,7 @@ use tokio::task::{self, JoinError, JoinSet};
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use crate::events::Events;
+use crate::groups::Groups;
 use crate::host::{Config, Host};
 use crate::layers::Layers;
 use crate::links::Links;
@@ -82,9 +83,11 @@ impl Pods {
         let pods = Self { views: Views::default(), layers };
         let (events, poster) = Events::new(client.clone(), config.node.clone());
         let zygote = Arc::new(Zygote::new(&config.sandbox, config.root.join("pods"), &config.run));
+        let layers_missing = Layers::new(missing);
         let host = Host {
             zygote,
-            layers: Layers::new(missing),
+            groups: Groups::open(config.cgroups.as_ref(), &layers_missing),
+            layers: layers_missing,
             users: config.users.clone().map(Users::new),
             config,
             client,
@@ -237,9 +240,18 @@ impl Runner {
 
     /// Removes what an earlier agent had no time to. Before any pod is looked after, so that what they make is not met.
     async fn sweep(&self) {
-        let links = Links::new(&self.host.config);
-        if let Ok(Err(error)) = task::spawn_blocking(move || links.sweep()).await {
-            warn!(error = &error as &dyn std::error::Error, "links to logs not removed");
+        let host = Arc::clone(&self.host);
+        let sweep = move || {
+            if let Err(error) = Links::new(&host.config).sweep() {
+                warn!(error = &error as &dyn std::error::Error, "links to logs not removed");
+            }
+            let known = Folder::uids(&host.config.root);
+            if let Err(error) = host.groups.sweep(&known) {
+                warn!(error = &error as &dyn std::error::Error, "cgroups of old pods not removed");
+            }
+        };
+        if let Err(error) = task::spawn_blocking(sweep).await {
+            warn!(%error, "what old pods left is not removed");
         }
     }
 
@@ -306,6 +318,7 @@ impl Runner {
             watch::channel(Desired { pod: Arc::clone(&record.pod), removed: false });
         let (worker, view) = Worker::new(Arc::clone(&self.host), folder, record, desired);
         self.desired.insert(uid.clone(), sender);
+        self.weigh();
         self.write().insert(uid.clone(), view);
         let work = async move {
             worker.run().await;
@@ -314,8 +327,16 @@ impl Runner {
         self.workers.spawn(work.instrument(span));
     }
 
+    /// The burstable pods' share is that of all of them.
+    fn weigh(&self) {
+        let pods: Vec<_> =
+            self.desired.values().map(|desired| Arc::clone(&desired.borrow().pod)).collect();
+        self.host.groups.weigh(pods.iter().map(AsRef::as_ref));
+    }
+
     fn forget(&mut self, uid: &str) {
         self.desired.remove(uid);
+        self.weigh();
         self.write().remove(uid);
     }
 

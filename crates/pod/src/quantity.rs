@@ -4,13 +4,27 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 /// A quantity of bytes, rounded up; none if it does not parse or is negative.
 pub(crate) fn bytes(quantity: &Quantity) -> Option<u64> {
+    whole(number(quantity)?.ceil())
+}
+
+/// A quantity in thousandths, as CPUs are counted, rounded up; none if it does not parse or is negative.
+pub(crate) fn thousandths(quantity: &Quantity) -> Option<u64> {
+    /// What the sums of binary fractions may be off by is no reason to round up.
+    const NOISE: f64 = 1e-6;
+    whole((number(quantity)? * 1000.0 - NOISE).ceil().max(0.0))
+}
+
+fn number(quantity: &Quantity) -> Option<f64> {
     let text = quantity.0.trim();
     let split =
         text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+'))).unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
     let number: f64 = number.parse().ok()?;
-    let value = (number * scale(suffix)?).ceil();
-    // Saturates; no container is given 2^64 bytes.
+    Some(number * scale(suffix)?)
+}
+
+/// Saturates; no container is given 2^64 of anything.
+fn whole(value: f64) -> Option<u64> {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -117,6 +131,22 @@ mod tests {
             assert_eq!(Total::sum(totals).unwrap().to_string(), written, "{quantities:?}");
         }
         assert_eq!(Total::sum([None, None]), None);
+    }
+
+    #[test]
+    fn cpus_are_counted_in_thousandths() {
+        for (text, wanted) in [
+            ("1", 1000),
+            ("0.5", 500),
+            ("250m", 250),
+            ("1.1", 1100),
+            ("333m", 333),
+            ("100u", 1),
+            ("0", 0),
+        ] {
+            assert_eq!(thousandths(&Quantity(text.to_owned())), Some(wanted), "{text}");
+        }
+        assert_eq!(thousandths(&Quantity("half".to_owned())), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Written to a temporary file and renamed, so that it is whole after a kill at any point. It is not synced: a crash of
 //! the machine ends every pod anyway, and the API server has their last status.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -208,6 +208,12 @@ impl Folder {
             found.push((folder, record));
         }
         Ok(found)
+    }
+
+    /// The UIDs of all pods that something is kept of, readable or not.
+    pub(crate) fn uids(root: &Path) -> HashSet<String> {
+        let entries = std::fs::read_dir(root.join("pods")).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
     /// The state folder of one run of a container.

@@ -79,6 +79,8 @@ pub(crate) enum Error {
     Create { path: PathBuf, source: io::Error },
     #[error("write the container's state")]
     State { source: StateError },
+    #[error("make the container's cgroup")]
+    Cgroup { source: nodule_cgroup::Error },
     #[error("listen on {}", path.display())]
     Listen { path: PathBuf, source: io::Error },
     #[error("start {}", program.display())]

@@ -7,18 +7,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use nodule_sandbox_proto as proto;
 use tracing::warn;
 
 use crate::env;
 use crate::events::Kind;
+use crate::host::Host;
 use crate::links::Links;
 use crate::order::{self, Role};
 use crate::pull::{self, Asked, Need, Ready, chain};
 use crate::record::Run;
+use crate::resources;
 use crate::restart::{self, Backoff, Next};
-use crate::sandbox;
+use crate::sandbox::{self, Place, Sandbox};
 use crate::status::Waiting;
 use crate::user::Choice;
 use crate::view::log_path;
@@ -214,13 +216,22 @@ impl Worker {
             limits: proto::Limits { memory: memory_limit(container)? },
             user,
             cgroup: None,
-            oom_score_adj: None,
+            oom_score_adj: self.score(container),
+            nice: (!self.host.groups.are_there())
+                .then(|| resources::niceness(resources::qos(&self.record.pod))),
             log: proto::Log {
                 path: PathBuf::new(),
                 max_size: config.log_max_size,
                 max_files: config.log_max_files,
             },
         })
+    }
+
+    /// How ready the kernel is to kill the container. Only root may make it less so than for the agent.
+    fn score(&self, container: &Container) -> Option<i32> {
+        let config = &self.host.config;
+        let score = resources::oom_score_adj(&self.record.pod, container, config.memory);
+        (config.privileged || score >= 0).then_some(score)
     }
 
     /// Records a new run, unless the newest was recorded and never started. False if it could not be kept.
@@ -284,11 +295,10 @@ impl Worker {
         }
         let host = Arc::clone(&self.host);
         let Ok(_turn) = host.starts.acquire().await else { return };
-        let program = self.host.config.sandbox.clone();
-        let zygote = Arc::clone(&self.host.zygote);
-        let start = move || sandbox::start(&program, &zygote, &place, &config);
-        let started = tokio::task::spawn_blocking(start).await;
-        match started {
+        let (host, pod) = (Arc::clone(&self.host), Arc::clone(&self.record.pod));
+        let asked = container.clone();
+        let start = move || start(&host, &pod, &asked, &place, config);
+        match tokio::task::spawn_blocking(start).await {
             Ok(Ok(sandbox)) => {
                 self.attend(name, sandbox);
                 self.save();
@@ -300,6 +310,21 @@ impl Worker {
             Err(error) => warn!(container = name, %error, "start was broken off"),
         }
     }
+}
+
+/// Makes the container's cgroup and starts its process. Blocks.
+fn start(
+    host: &Host,
+    pod: &Pod,
+    container: &Container,
+    place: &Place,
+    mut config: proto::Container,
+) -> Result<Sandbox, sandbox::Error> {
+    config.cgroup = host
+        .groups
+        .make(pod, container, &config.id)
+        .map_err(|source| sandbox::Error::Cgroup { source })?;
+    sandbox::start(&host.config.sandbox, &host.zygote, place, &config)
 }
 
 /// Removes a run's log and the files it was turned into.

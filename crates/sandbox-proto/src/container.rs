@@ -33,6 +33,8 @@ pub struct Container {
     /// What the kernel adds to the process when it looks for a victim for want of memory (proc_pid_oom_score_adj(5)),
     /// -1000 to 1000; none leaves it what the agent's is.
     pub oom_score_adj: Option<i32>,
+    /// The process's niceness (setpriority(2)), where it has no cgroup that shares the CPU; none leaves it the agent's.
+    pub nice: Option<i32>,
 }
 
 /// A user of the host, by numbers alone: it needs no entry in `/etc/passwd`.

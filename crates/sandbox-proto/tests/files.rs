@@ -36,6 +36,7 @@ fn container() -> Container {
         user: Some(User { uid: 7, gid: 8, groups: vec![9] }),
         cgroup: Some("/sys/fs/cgroup/kubepods/pod1/2".into()),
         oom_score_adj: Some(1000),
+        nice: Some(5),
     }
 }
 

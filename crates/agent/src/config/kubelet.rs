@@ -12,6 +12,9 @@ pub(crate) struct Kubelet {
     pub(crate) address: Option<IpAddr>,
     pub(crate) authentication: Authentication,
     pub(crate) authorization: Authorization,
+    pub(crate) cgroup_root: Option<PathBuf>,
+    #[serde(rename = "cgroupsPerQOS")]
+    pub(crate) cgroups_per_qos: Option<bool>,
     pub(crate) container_log_max_files: Option<u32>,
     pub(crate) container_log_max_size: Option<String>,
     pub(crate) crash_loop_back_off: CrashLoopBackOff,
@@ -27,6 +30,7 @@ pub(crate) struct Kubelet {
     pub(crate) node_status_report_frequency: GoDuration,
     pub(crate) node_status_update_frequency: GoDuration,
     pub(crate) pod_logs_dir: Option<PathBuf>,
+    pub(crate) pod_pids_limit: Option<i64>,
     pub(crate) port: Option<u16>,
     #[serde(rename = "providerID")]
     pub(crate) provider_id: Option<String>,

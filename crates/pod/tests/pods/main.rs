@@ -8,6 +8,7 @@
 )]
 
 mod api;
+mod groups;
 mod registry;
 mod storage;
 
@@ -19,7 +20,7 @@ use api::{Api, Fault};
 use axum::http::Method;
 use k8s_openapi::api::core::v1::Node;
 use nodule_image::Images;
-use nodule_pod::{Config, Instance, Pods};
+use nodule_pod::{Cgroups, Config, Instance, Pods};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -39,6 +40,12 @@ impl Agent {
 
     /// With registries that are asked over plain HTTP.
     async fn with(api: &Api, root: &Path, registries: &[&str]) -> Self {
+        Self::made(api, root, registries, None).await
+    }
+
+    /// With cgroups for its pods, too.
+    async fn made(api: &Api, root: &Path, registries: &[&str], cgroups: Option<Cgroups>) -> Self {
+        let privileged = cgroups.is_some();
         // Done by the first test of the process; the others find it done.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut config = nodule_image::Config::new(root.join("images"), program("NODULE_COMPILE"));
@@ -54,6 +61,9 @@ impl Agent {
             sandbox: program("NODULE_SANDBOX"),
             start: nodule_pod::Start::Exec,
             users: None,
+            cgroups,
+            memory: 1 << 30,
+            privileged,
             log_max_size: 1 << 20,
             log_max_files: 5,
             sync: Duration::from_secs(60),

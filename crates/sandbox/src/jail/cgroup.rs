@@ -1,4 +1,4 @@
-//! The container's cgroup and its place in the queue of the kernel's out-of-memory killer.
+//! The container's cgroup, and its places in the queues of the kernel's scheduler and its out-of-memory killer.
 
 use std::fs;
 use std::path::Path;
@@ -15,4 +15,10 @@ pub(super) fn enter(path: &Path) -> Result<(), JailError> {
 pub(super) fn score(score: i32) -> Result<(), JailError> {
     fs::write("/proc/self/oom_score_adj", score.to_string())
         .map_err(|source| JailError::Score { score, source })
+}
+
+/// Sets the niceness.
+pub(super) fn yield_to(nice: i32) -> Result<(), JailError> {
+    rustix::process::setpriority_process(None, nice)
+        .map_err(|error| JailError::Nice { nice, source: error.into() })
 }

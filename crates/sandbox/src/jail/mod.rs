@@ -64,6 +64,14 @@ pub enum JailError {
         /// Why not.
         source: io::Error,
     },
+    /// The scheduler was not told whom to yield to.
+    #[error("set the niceness to {nice}")]
+    Nice {
+        /// The niceness.
+        nice: i32,
+        /// Why not.
+        source: io::Error,
+    },
     /// Its mounts.
     #[error(transparent)]
     Stage(#[from] StageError),
@@ -112,6 +120,9 @@ impl Jail {
         }
         if let Some(score) = container.oom_score_adj {
             cgroup::score(score)?;
+        }
+        if let Some(nice) = container.nice {
+            cgroup::yield_to(nice)?;
         }
         Ok(Self::default())
     }

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::statvfs::{FsFlags, statvfs};
-use nix::unistd::{chdir, getegid, geteuid, pivot_root};
+use nix::unistd::{chdir, chroot, getegid, geteuid, pivot_root};
 use nodule_sandbox_proto::{Access, Mount};
 use thiserror::Error;
 
@@ -139,11 +139,21 @@ impl Stage {
     pub(super) fn leave(&self) -> Result<(), JailError> {
         let Some(root) = &self.root else { return Ok(()) };
         chdir(root)
-            .and_then(|()| pivot_root(".", "."))
-            .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
+            .and_then(|()| match pivot_root(".", ".") {
+                Ok(()) => umount2(".", MntFlags::MNT_DETACH),
+                Err(Errno::EINVAL) => cover(),
+                Err(error) => Err(error),
+            })
             .and_then(|()| chdir("/"))
             .map_err(|error| JailError::Void(error.into()))
     }
+}
+
+/// Makes the working directory's mount the root of a process whose root is the kernel's first one, an initramfs, which cannot
+/// be left: it is covered, and the way back is a capability that the process gives up.
+fn cover() -> nix::Result<()> {
+    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)?;
+    chroot(".")
 }
 
 /// The mounts that are folders, and those that are not.

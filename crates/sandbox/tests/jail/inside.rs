@@ -84,6 +84,7 @@ impl World {
             user: None,
             cgroup: None,
             oom_score_adj: None,
+            nice: None,
         }
     }
 

@@ -54,6 +54,7 @@ impl Setup {
             user: None,
             cgroup: None,
             oom_score_adj: None,
+            nice: None,
             log: Log { path: folder.path().join("logs/0.log"), max_size: 10 << 20, max_files: 5 },
         };
         Self { folder, container }
