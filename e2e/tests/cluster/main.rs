@@ -13,5 +13,6 @@ mod outage;
 mod pod;
 mod restart;
 mod scale;
+mod stop;
 mod storage;
 mod workload;
