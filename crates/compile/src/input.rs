@@ -88,6 +88,23 @@ pub(crate) enum InputError {
         /// The limit.
         mib: u32,
     },
+    /// The limit of what is written.
+    #[error(
+        "the program's compiled code takes more than the {mib} MiB that this node gives to it: publish a smaller program or raise the limit"
+    )]
+    Output {
+        /// The limit.
+        mib: u32,
+    },
+    /// The compiler itself is at fault, but the next try ends the same.
+    #[error(
+        "the compiler crashes on the program: {words}; build the program with another version of its toolchain or with \
+         other optimisations, and report the crash to nodule"
+    )]
+    Crash {
+        /// Its last words.
+        words: String,
+    },
     /// The time limit.
     #[error(
         "compiling the program takes more than the {seconds} s of CPU time that this node gives to it: publish a smaller program or raise the limit"

@@ -5,14 +5,16 @@ use std::hash::{Hash, Hasher};
 use wasmtime::Engine;
 
 /// What compiled code depends on beside its source, as 32 hex digits: Wasmtime's version and settings, the CPU's
-/// architecture and the extensions of it that are used, and this release of nodule. The same for modules and
-/// components.
+/// architecture and the extensions of it that are used, and this release of nodule. One key for the `engines` of all
+/// kinds of programs: when one of them changes, all code is compiled again.
 ///
 /// It stays the same from one run to the next, so that it may name files. It is no check: Wasmtime looks at each file
 /// that it loads itself.
-pub(crate) fn key(engine: &Engine) -> String {
+pub(crate) fn key(engines: &[&Engine]) -> String {
     let mut hasher = Fnv::default();
-    engine.precompile_compatibility_hash().hash(&mut hasher);
+    for engine in engines {
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+    }
     std::env::consts::ARCH.hash(&mut hasher);
     env!("CARGO_PKG_VERSION").hash(&mut hasher);
     format!("{:032x}", hasher.0)
@@ -52,20 +54,22 @@ mod tests {
         assert_eq!(hasher.0, 0xd228_cb69_6f1a_8caf_7891_2b70_4e4a_8964);
     }
 
+    fn engine(config: &wasmtime::Config) -> Engine {
+        Engine::new(config).unwrap()
+    }
+
     #[test]
     fn the_key_is_the_same_for_every_engine_of_one_configuration() {
-        let key = key(&Engine::new(&nodule_engine::config()).unwrap());
-        assert_eq!(key.len(), 32);
-        assert_eq!(key, super::key(&Engine::new(&nodule_engine::config()).unwrap()));
+        let key = || super::key(&[&engine(&nodule_engine::config())]);
+        assert_eq!(key().len(), 32);
+        assert_eq!(key(), key());
     }
 
     #[test]
     fn another_configuration_has_another_key() {
-        let mut other = nodule_engine::config();
-        other.epoch_interruption(true);
-        assert_ne!(
-            key(&Engine::new(&nodule_engine::config()).unwrap()),
-            key(&Engine::new(&other).unwrap())
-        );
+        let (command, proxy) =
+            (engine(&nodule_engine::config()), engine(&nodule_engine::proxy_config()));
+        assert_ne!(key(&[&command]), key(&[&proxy]));
+        assert_ne!(key(&[&command, &command]), key(&[&command, &proxy]));
     }
 }

@@ -1,73 +1,55 @@
-//! Starts the worker and tells how it ended.
+//! Opens what the worker may use, starts it, and waits for its end.
 
-use std::io;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitStatus, Output};
+use std::fs::File;
+use std::io::{self, Read};
+use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result, anyhow};
-use rustix::process::Signal;
+use anyhow::{Context, Result};
 
-use crate::input::InputError;
-use crate::{BAD_INPUT, Job};
+use crate::ending::failure;
+use crate::output::Output;
+use crate::report::Report;
+use crate::{Job, Limits, jail};
 
-/// What Rust's runtime says before it aborts a process that is refused memory.
-const OUT_OF_MEMORY: &str = "memory allocation of";
+/// What is read of the worker's words: it may have become somebody else's.
+const WORDS: u64 = 64 * 1024;
 
 /// Compiles in a process of its own. What the worker says is passed on; what it can no longer say is said here.
 pub(crate) fn compile(job: &Job) -> Result<String> {
-    let Output { status, stdout, stderr } = work(job).context("start the worker")?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if status.success() { Ok(text(&stdout)) } else { Err(failure(job, status, text(&stderr))) }
+    jail::bind(job.limits.parent).context("watch the parent process")?;
+    let input = File::open(&job.input).with_context(|| format!("read {}", job.input.display()))?;
+    let writing = || format!("write {}", job.output.display());
+    let output = Output::create(&job.output).with_context(writing)?;
+    let child = start(&job.limits, input, output.file().with_context(writing)?);
+    let (status, words) = child.and_then(wait).context("start the worker")?;
+    if !status.success() {
+        return Err(failure(&job.limits, status, words));
+    }
+    let mut report: Report = serde_json::from_str(&words).context("read the worker's report")?;
+    report.size = output.keep().with_context(writing)?;
+    Ok(serde_json::to_string(&report)?)
 }
 
-fn work(job: &Job) -> io::Result<Output> {
+fn start(limits: &Limits, input: File, output: File) -> io::Result<Child> {
     Command::new(std::env::current_exe()?)
         .arg("work")
-        .args([&job.input, &job.output])
-        .args(["--max-memory-mib", &job.max_memory_mib.to_string()])
-        .args(["--max-seconds", &job.max_seconds.to_string()])
-        .output()
+        .args(["--max-memory-mib", &limits.max_memory_mib.to_string()])
+        .args(["--max-seconds", &limits.max_seconds.to_string()])
+        .args(["--max-output-mib", &limits.max_output_mib.to_string()])
+        .args(["--user", &limits.user.to_string()])
+        .args(["--parent", &std::process::id().to_string()])
+        .env_clear()
+        .stdin(input)
+        .stdout(output)
+        .stderr(Stdio::piped())
+        .spawn()
 }
 
-fn failure(job: &Job, status: ExitStatus, complaint: String) -> anyhow::Error {
-    if status.code() == Some(i32::from(BAD_INPUT)) {
-        return InputError::Told(complaint).into();
+fn wait(mut child: Child) -> io::Result<(std::process::ExitStatus, String)> {
+    let mut words = Vec::new();
+    if let Some(pipe) = child.stderr.take() {
+        // Dropped at the limit: one that goes on talking is ended by SIGPIPE, or by its limit of time.
+        pipe.take(WORDS).read_to_end(&mut words)?;
     }
-    match status.signal().and_then(Signal::from_named_raw) {
-        Some(Signal::XCPU) => InputError::Time { seconds: job.max_seconds }.into(),
-        Some(Signal::ABORT) if complaint.contains(OUT_OF_MEMORY) => {
-            InputError::Memory { mib: job.max_memory_mib }.into()
-        }
-        Some(signal) => anyhow!("the compiler died of signal {}: {complaint}", signal.as_raw()),
-        None => anyhow!("{complaint}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_way_to_end_has_its_words() {
-        let job =
-            Job { input: "in".into(), output: "out".into(), max_memory_mib: 64, max_seconds: 3 };
-        let refused = "memory allocation of 16 bytes failed";
-        for (raw, complaint, bad, words) in [
-            (2 << 8, "no _start", true, "no _start"),
-            (1 << 8, "write out", false, "write out"),
-            (24, "", true, "the 3 s of CPU time"),
-            (6, refused, true, "the 64 MiB of memory"),
-            (
-                6,
-                "thread 'main' panicked at x.rs",
-                false,
-                "signal 6: thread 'main' panicked at x.rs",
-            ),
-            (9, "", false, "signal 9"),
-        ] {
-            let error = failure(&job, ExitStatus::from_raw(raw), complaint.into());
-            assert_eq!(error.is::<InputError>(), bad, "{error}");
-            assert!(error.to_string().contains(words), "{error}");
-        }
-    }
+    Ok((child.wait()?, String::from_utf8_lossy(&words).trim().to_owned()))
 }

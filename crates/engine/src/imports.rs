@@ -90,3 +90,46 @@ pub const WASI_P2_INTERFACES: &[&str] = &[
 
 /// The beginning of the versions of WASI 0.2. A later one of them is compatible with an earlier one.
 pub const WASI_P2_VERSIONS: &str = "0.2.";
+
+/// The interfaces of WASI 0.2's world `wasi:http/proxy` that are beside those of [`WASI_P2_INTERFACES`].
+pub const WASI_HTTP_P2_INTERFACES: &[&str] = &["wasi:http/outgoing-handler", "wasi:http/types"];
+
+/// The interfaces of WASI 0.3 without their version, those of its world `wasi:http/service` among them. They are
+/// provided if [`WASI_P3`](crate::WASI_P3) says so.
+pub const WASI_P3_INTERFACES: &[&str] = &[
+    "wasi:cli/environment",
+    "wasi:cli/exit",
+    "wasi:cli/stderr",
+    "wasi:cli/stdin",
+    "wasi:cli/stdout",
+    "wasi:cli/terminal-input",
+    "wasi:cli/terminal-output",
+    "wasi:cli/terminal-stderr",
+    "wasi:cli/terminal-stdin",
+    "wasi:cli/terminal-stdout",
+    "wasi:cli/types",
+    "wasi:clocks/monotonic-clock",
+    "wasi:clocks/system-clock",
+    "wasi:clocks/types",
+    "wasi:filesystem/preopens",
+    "wasi:filesystem/types",
+    "wasi:http/client",
+    "wasi:http/types",
+    "wasi:random/insecure",
+    "wasi:random/insecure-seed",
+    "wasi:random/random",
+    "wasi:sockets/ip-name-lookup",
+    "wasi:sockets/types",
+];
+
+/// The beginning of the versions of WASI 0.3.
+pub const WASI_P3_VERSIONS: &str = "0.3.";
+
+/// What a command exports, of WASI 0.2 and 0.3.
+pub const RUN: &str = "wasi:cli/run";
+
+/// What a program that serves HTTP exports, of WASI 0.2.
+pub const HTTP_INCOMING_HANDLER: &str = "wasi:http/incoming-handler";
+
+/// What a program that serves HTTP exports, of WASI 0.3.
+pub const HTTP_HANDLER: &str = "wasi:http/handler";

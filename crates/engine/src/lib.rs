@@ -1,7 +1,8 @@
 //! The one Wasmtime configuration on which compiled code and the process that runs it agree.
 //!
 //! Wasmtime refuses code that was compiled under other settings, so `nodule-compile` and `nodule-sandbox` both begin
-//! with [`config`]. [`imports`] lists what a program may import, which the one checks and the other provides.
+//! with [`config`], or [`proxy_config`] for programs that serve HTTP. [`imports`] lists what a program may import, which
+//! the one checks and the other provides.
 //!
 //! Nothing here brings Cranelift, which only `nodule-compile` has. Cargo unifies the features of what one command
 //! builds, so each of the two programs is built by a command of its own.
@@ -9,6 +10,9 @@
 pub mod imports;
 
 use wasmtime::Config;
+
+/// Whether programs of WASI 0.3 are run. They need the engine's concurrency support.
+pub const WASI_P3: bool = false;
 
 /// Address space of a 32-bit memory, all of it reserved: no bounds checks are compiled, growing never moves it. It
 /// costs page tables only where the guest touches it.
@@ -25,7 +29,7 @@ const WASM_STACK: usize = 1 << 20;
 /// that are not touched cost nothing.
 const ASYNC_STACK: usize = 2 << 20;
 
-/// What a module or a component is compiled for and run with.
+/// What a command, a module or a component, is compiled for and run with.
 ///
 /// There is neither fuel nor an epoch: a guest has a process of its own, which the kernel schedules, limits and kills,
 /// and the checks would cost loops up to half their speed.
@@ -38,7 +42,15 @@ pub fn config() -> Config {
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(ASYNC_STACK)
         .generate_address_map(true)
-        .concurrency_support(false);
+        .concurrency_support(WASI_P3);
+    config
+}
+
+/// What a component that serves HTTP is compiled for and run with: [`config`] with a check of the epoch in every loop
+/// and function, so that one request that does not end is ended while the others of its process go on.
+pub fn proxy_config() -> Config {
+    let mut config = config();
+    config.epoch_interruption(true);
     config
 }
 
@@ -49,7 +61,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_configuration_is_valid() {
+    fn the_configurations_are_valid() {
         Engine::new(&config()).unwrap();
+        Engine::new(&proxy_config()).unwrap();
     }
 }

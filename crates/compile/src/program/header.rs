@@ -2,9 +2,9 @@
 
 use crate::input::InputError;
 
-/// The two kinds of programs.
+/// The two ways in which programs are written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(super) enum Encoding {
     Module,
     Component,
 }
@@ -28,11 +28,11 @@ const OTHERS: &[(&[u8], &str, &str)] = &[
 ];
 
 /// Looks at the magic bytes and the version (WebAssembly core specification, 5.5.16; component model, "Binary.md").
-pub(crate) fn kind(bytes: &[u8]) -> Result<Kind, InputError> {
+pub(super) fn encoding(bytes: &[u8]) -> Result<Encoding, InputError> {
     match bytes {
         [] => Err(InputError::Empty),
-        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Ok(Kind::Module),
-        [0, b'a', b's', b'm', 13, 0, 1, 0, ..] => Ok(Kind::Component),
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Ok(Encoding::Module),
+        [0, b'a', b's', b'm', 13, 0, 1, 0, ..] => Ok(Encoding::Component),
         [0, b'a', b's', b'm', v0, v1, l0, l1, ..] => {
             let [version, layer] = [[*v0, *v1], [*l0, *l1]].map(u16::from_le_bytes);
             Err(InputError::Version { version, layer })
@@ -63,10 +63,10 @@ mod tests {
 
     #[test]
     fn programs_are_told_by_version_and_layer() {
-        assert_eq!(kind(b"\0asm\x01\0\0\0rest").unwrap(), Kind::Module);
-        assert_eq!(kind(b"\0asm\x0d\0\x01\0rest").unwrap(), Kind::Component);
+        assert_eq!(encoding(b"\0asm\x01\0\0\0rest").unwrap(), Encoding::Module);
+        assert_eq!(encoding(b"\0asm\x0d\0\x01\0rest").unwrap(), Encoding::Component);
         assert!(matches!(
-            kind(b"\0asm\x0a\0\x01\0"),
+            encoding(b"\0asm\x0a\0\x01\0"),
             Err(InputError::Version { version: 10, layer: 1 })
         ));
     }
@@ -84,7 +84,7 @@ mod tests {
             (b"\0asm", "0061736d"),
         ];
         for (bytes, word) in table {
-            let message = kind(bytes).unwrap_err().to_string();
+            let message = encoding(bytes).unwrap_err().to_string();
             assert!(message.contains(word), "{message}");
         }
     }
