@@ -20,11 +20,13 @@ use crate::{
 
 mod fields;
 mod file;
+mod images;
 mod kubelet;
 mod nodule;
 mod values;
 
 pub(crate) use file::File;
+use images::images;
 use kubelet::{Format, Kubelet, Mode};
 use nodule::{PodUsers, SandboxStart};
 
@@ -182,33 +184,6 @@ fn health(arguments: &Arguments, file: &File) -> Option<SocketAddr> {
     let address = arguments.healthz_bind_address.or(file.kubelet.healthz_bind_address);
     let port = arguments.healthz_port.or(file.kubelet.healthz_port).unwrap_or(HEALTHZ_PORT);
     (port != 0).then(|| SocketAddr::new(address.unwrap_or(Ipv4Addr::LOCALHOST.into()), port))
-}
-
-fn images(arguments: &Arguments, file: &File, host: &Host) -> Result<nodule_image::Config> {
-    let nodule = &file.nodule;
-    let compiler = program(&nodule.compile_path, host, "nodule-compile");
-    let mut images = nodule_image::Config::new(arguments.root_dir.join("images"), compiler);
-    images.plain_http.clone_from(&nodule.plain_http_registries);
-    if let Some(memory) = &nodule.compile.memory {
-        let bytes = quantity::units(memory).context("field \"compile.memory\"")?;
-        images.compile_memory_mib = bytes.div_ceil(1 << 20);
-    }
-    images.compile_seconds =
-        nodule.compile.timeout.or(Duration::from_secs(images.compile_seconds)).as_secs().max(1);
-    images.parallel_pulls = parallel_pulls(&file.kubelet, images.parallel_pulls)?;
-    Ok(images)
-}
-
-fn parallel_pulls(kubelet: &Kubelet, default: usize) -> Result<usize> {
-    match (kubelet.serialize_image_pulls, kubelet.max_parallel_image_pulls) {
-        (_, Some(0)) => Err(anyhow::anyhow!("field \"maxParallelImagePulls\": use 1 or more")),
-        (Some(true), Some(2..)) => Err(anyhow::anyhow!(
-            "field \"maxParallelImagePulls\": more than 1 contradicts serializeImagePulls: set that to false"
-        )),
-        (Some(true), _) => Ok(1),
-        (_, Some(pulls)) => Ok(pulls),
-        (_, None) => Ok(default),
-    }
 }
 
 /// The agent's other programs lie beside it.
@@ -536,6 +511,28 @@ mod tests {
         for wrong in ["{first: 0}", "{count: 0}", "{first: 2147483647, count: 2}", "{first: -1}"] {
             let error = users(&format!("podUsers: {wrong}\n")).unwrap_err();
             assert!(format!("{error:#}").contains("podUsers"), "{error:#}");
+        }
+    }
+
+    #[test]
+    fn compilations_have_limits_and_a_user_of_their_own() {
+        let compile =
+            |fields: &str| settings(&[], &format!("{NODULE}{fields}")).map(|s| s.images.compile);
+        let limits =
+            compile("compile: {memory: 1Gi, timeout: 90s, output: 1500k, user: 7, parallel: 2}\n");
+        let limits = limits.unwrap();
+        assert_eq!((limits.memory_mib, limits.seconds, limits.output_mib), (1024, 90, 2));
+        assert_eq!((limits.user, limits.parallel), (7, 2));
+        assert_eq!(compile("").unwrap().user, 1_999_999_999);
+        for (wrong, part) in [
+            ("{memory: 1Mi}", "compile.memory\": use 16Mi or more"),
+            ("{output: much}", "compile.output"),
+            ("{user: 0}", "compile.user"),
+            ("{user: 2000000001}", "compile.user\": use a user that is not of `podUsers`"),
+            ("{parallel: 0}", "compile.parallel"),
+        ] {
+            let error = compile(&format!("compile: {wrong}\n")).unwrap_err();
+            assert!(format!("{error:#}").contains(part), "{error:#}");
         }
     }
 

@@ -82,7 +82,7 @@ pub(crate) enum InputError {
     Told(String),
     /// The memory limit.
     #[error(
-        "compiling the program takes more than the {mib} MiB of memory that this node gives to it: publish a smaller program or raise the limit"
+        "compiling the program takes more than the {mib} MiB of memory that this node gives to it: publish a smaller program or raise `compile.memory`"
     )]
     Memory {
         /// The limit.
@@ -90,7 +90,7 @@ pub(crate) enum InputError {
     },
     /// The limit of what is written.
     #[error(
-        "the program's compiled code takes more than the {mib} MiB that this node gives to it: publish a smaller program or raise the limit"
+        "the program's compiled code takes more than the {mib} MiB that this node gives to it: publish a smaller program or raise `compile.output`"
     )]
     Output {
         /// The limit.
@@ -107,7 +107,7 @@ pub(crate) enum InputError {
     },
     /// The time limit.
     #[error(
-        "compiling the program takes more than the {seconds} s of CPU time that this node gives to it: publish a smaller program or raise the limit"
+        "compiling the program takes more than the {seconds} s of CPU time that this node gives to it: publish a smaller program or raise `compile.timeout`"
     )]
     Time {
         /// The limit.

@@ -5,20 +5,27 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output, Stdio};
+use std::sync::PoisonError;
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use crate::cache::Entry;
+use crate::flight::Turn;
 use crate::image::Image;
 use crate::store::{StoreError, blocking};
+use crate::wasm::Kind;
 use crate::{Config, Inner};
 
 /// What is read of the compiler's output.
 const OUTPUT: u64 = 64 * 1024;
 /// What of it is shown.
 const SHOWN: usize = 1024;
+/// The most layers of the jail that are told.
+const LAYERS: usize = 16;
 /// Exit code of the compiler when the program is at fault.
 const BAD_PROGRAM: i32 = 2;
 /// The compiler says in a moment which engine it compiles for.
@@ -45,38 +52,96 @@ pub enum CompileError {
     },
 }
 
+/// A program that was compiled on this node, for this node.
+#[derive(Debug, Clone)]
+pub struct Compiled {
+    /// The native code. It never changes.
+    pub code: PathBuf,
+    /// What starts the program.
+    pub kind: Kind,
+    /// Bytes of native code.
+    pub size: u64,
+    /// How long compiling took, without waiting for other compilations; none if it had been compiled before.
+    pub took: Option<Duration>,
+}
+
+/// What the compiler says of a program.
+#[derive(Debug, Deserialize)]
+struct Report {
+    kind: Kind,
+    /// The layers of its jail that are not there.
+    #[serde(default)]
+    missing: Vec<String>,
+}
+
 impl Inner {
     /// The compiled form of an image's program.
-    pub(crate) async fn compile(&self, image: &Image) -> Result<PathBuf, CompileError> {
-        let to = self.store.compiled(&self.engine, &image.program);
-        let _turn = self.compilations.turn(image.program.hex()).await;
-        if to.is_file() {
-            return Ok(to);
+    pub(crate) async fn compile(&self, image: &Image) -> Result<Compiled, CompileError> {
+        let made = self.find_or_make(image).await;
+        made.map_err(|failure| failure.of(image))
+    }
+
+    async fn find_or_make(&self, image: &Image) -> Result<Compiled, Failure> {
+        let turn = self.compilations.turn(image.program.hex()).await;
+        let (cache, program, held) = (self.cache.clone(), image.program.clone(), turn.clone());
+        let found = blocking(move || cache.find(&program).inspect(|_| drop(held))).await?;
+        if let Some(entry) = found {
+            return Ok(Compiled::of(entry, None));
         }
         let _slot = self.compilers.acquire().await;
+        let begin = Instant::now();
+        let entry = self.make(image, turn).await?;
+        let compiled = Compiled::of(entry, Some(begin.elapsed()));
+        tracing::info!(image = %image.reference, wasm = image.wasm_digest, size = compiled.size, "image compiled");
+        Ok(compiled)
+    }
+
+    async fn make(&self, image: &Image, turn: Turn) -> Result<Entry, Failure> {
         let scratch = Scratch(self.store.scratch());
-        let made = self.make(&image.wasm, &scratch.0, &to).await;
-        made.map_err(|failure| failure.of(image))?;
-        tracing::info!(image = %image.reference, wasm = image.wasm_digest, "image compiled");
-        Ok(to)
+        let report = self.run(&image.wasm, &scratch.0).await?;
+        self.tell_missing(&report.missing);
+        let (cache, program) = (self.cache.clone(), image.program.clone());
+        let keep = move || {
+            let kept = cache.keep(&program, report.kind, &scratch.0);
+            drop(turn);
+            kept
+        };
+        Ok(blocking(keep).await?)
     }
 
-    async fn make(&self, wasm: &Path, scratch: &Path, to: &Path) -> Result<(), Failure> {
-        self.run(wasm, scratch).await?;
-        let (store, scratch, to) = (self.store.clone(), scratch.to_owned(), to.to_owned());
-        Ok(blocking(move || store.adopt(&scratch, &to, 0o400)).await?)
-    }
-
-    async fn run(&self, from: &Path, to: &Path) -> Result<(), Failure> {
-        let Config { compiler, compile_memory_mib, compile_seconds, .. } = &self.config;
+    async fn run(&self, from: &Path, to: &Path) -> Result<Report, Failure> {
+        let Config { compiler, compile, .. } = &self.config;
         let mut command = Command::new(compiler);
         command.arg("compile").arg(from).arg(to);
-        command.arg("--max-memory-mib").arg(compile_memory_mib.to_string());
-        command.arg("--max-seconds").arg(compile_seconds.to_string());
+        command.arg("--max-memory-mib").arg(compile.memory_mib.to_string());
+        command.arg("--max-seconds").arg(compile.seconds.to_string());
+        command.arg("--max-output-mib").arg(compile.output_mib.to_string());
+        command.arg("--user").arg(compile.user.to_string());
+        command.arg("--parent").arg(std::process::id().to_string());
         // The compiler counts its processor time; on a busy node the clock runs faster.
-        let limit = Duration::from_secs(compile_seconds.saturating_mul(2));
+        let limit = Duration::from_secs(compile.seconds.saturating_mul(2).into());
         let output = output(command, limit).await?;
-        judge(&output, compiler)
+        judge(&output, compiler)?;
+        let unread =
+            |error| Failure::Died(format!("the compiler's report is not readable: {error}"));
+        serde_json::from_slice(&output.stdout).map_err(unread)
+    }
+
+    /// Each layer is told once.
+    fn tell_missing(&self, layers: &[String]) {
+        let mut told = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        for layer in layers.iter().take(LAYERS) {
+            if told.len() < LAYERS && told.insert(layer.chars().take(SHOWN).collect()) {
+                tracing::warn!(layer, "programs are compiled in a jail without this layer");
+            }
+        }
+    }
+}
+
+impl Compiled {
+    fn of(entry: Entry, took: Option<Duration>) -> Self {
+        let Entry { code, kind, size } = entry;
+        Self { code, kind, size, took }
     }
 }
 
@@ -108,7 +173,9 @@ enum Failure {
     Program(String),
     #[error("start {}: {cause}", .compiler.display())]
     Start { compiler: PathBuf, cause: io::Error },
-    #[error("the compiler was killed: it took longer than {0:?}")]
+    #[error(
+        "the compiler was killed: it took longer than {0:?}, which is twice the processor time that it may use; this node is too busy, or raise `compile.timeout`"
+    )]
     Late(Duration),
     #[error("{0}")]
     Died(String),

@@ -3,22 +3,24 @@
 //! [`Images`] is the whole interface. A pull asks the registry what a name means, downloads
 //! what is not here yet, verifies every byte against the digest that leads to it, and only
 //! then gives it a place on disk. A compilation runs `nodule-compile` once per program and
-//! engine. All work is done in the caller's task: there are no tasks of its own, and a call
+//! engine, and seals what it made: code is handed out only if the seal holds. All work is done in the caller's task: there are no tasks of its own, and a call
 //! that is dropped leaves nothing but a download that the next call takes up.
 //!
 //! Nothing here trusts a registry: sizes are limited before and while content is read, errors
 //! too, and content comes from the registry that the user named or where it redirects to.
 //!
 //! Read `pull.rs` first, then `download.rs`; `classify.rs` knows the packagings, `store.rs` the
-//! layout on disk, `registry.rs` and `auth.rs` the conversation with a registry.
+//! layout on disk, `compile.rs`, `cache.rs` and `seal.rs` compile, `registry.rs` and `auth.rs` the conversation with a registry.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 mod auth;
+mod cache;
 mod challenge;
 mod classify;
 mod compile;
@@ -36,12 +38,13 @@ mod pull;
 mod reference;
 mod registry;
 mod retry;
+mod seal;
 mod store;
 mod transport;
 mod wasm;
 
 pub use classify::Packaging;
-pub use compile::CompileError;
+pub use compile::{CompileError, Compiled};
 pub use error::PullError;
 pub use image::{Image, Settings};
 pub use keyring::{Keyring, SecretError};
@@ -50,8 +53,9 @@ pub use retry::Retry;
 pub use store::StoreError;
 pub use wasm::Kind;
 
+use cache::Cache;
 use flight::Flights;
-use store::Store;
+use store::{Store, blocking};
 
 const USER_AGENT: &str = concat!("nodule/", env!("CARGO_PKG_VERSION"));
 
@@ -64,12 +68,8 @@ pub struct Config {
     pub plain_http: Vec<String>,
     /// The `nodule-compile` binary.
     pub compiler: PathBuf,
-    /// Memory that one compilation may use.
-    pub compile_memory_mib: u64,
-    /// Processor time that one compilation may use; it is killed after twice this time.
-    pub compile_seconds: u64,
-    /// Compilations at the same time.
-    pub parallel_compiles: usize,
+    /// What a compilation may use.
+    pub compile: CompileLimits,
     /// Downloads at the same time.
     pub parallel_pulls: usize,
     /// How large content may be.
@@ -78,6 +78,28 @@ pub struct Config {
     pub patience: Patience,
     /// How often a registry is asked.
     pub retry: Retry,
+}
+
+/// What a compilation may use, and who it is.
+#[derive(Debug, Clone)]
+pub struct CompileLimits {
+    /// Memory, in MiB: 16 or more. A program takes about 35 times its size.
+    pub memory_mib: u32,
+    /// Processor time, in seconds: 1 or more. It is killed after twice this time.
+    pub seconds: u32,
+    /// Compiled code, in MiB: 1 or more. It is about three times the size of the program.
+    pub output_mib: u32,
+    /// The user and the group that the compiler becomes where the agent is root. Nothing else should be this user.
+    pub user: u32,
+    /// Compilations at the same time.
+    pub parallel: usize,
+}
+
+impl Default for CompileLimits {
+    /// The user is the one before those that pods become.
+    fn default() -> Self {
+        Self { memory_mib: 2048, seconds: 300, output_mib: 1024, user: 1_999_999_999, parallel: 1 }
+    }
 }
 
 /// How large content may be, in bytes.
@@ -109,9 +131,7 @@ impl Config {
             root,
             plain_http: Vec::new(),
             compiler,
-            compile_memory_mib: 2048,
-            compile_seconds: 300,
-            parallel_compiles: 1,
+            compile: CompileLimits::default(),
             parallel_pulls: 4,
             limits: Limits::default(),
             patience: Patience::default(),
@@ -145,8 +165,8 @@ struct Inner {
     config: Config,
     store: Arc<Store>,
     http: reqwest::Client,
-    /// The engine that programs are compiled for; asked of the compiler at the start.
-    engine: String,
+    /// What was compiled for the engine that the compiler named at the start.
+    cache: Arc<Cache>,
     /// Slots for downloads.
     pulls: Semaphore,
     /// Slots for compilations.
@@ -155,6 +175,8 @@ struct Inner {
     downloads: Flights,
     /// By program.
     compilations: Flights,
+    /// Layers of the compiler's jail that are known to be missing.
+    missing: Mutex<BTreeSet<String>>,
 }
 
 impl Images {
@@ -169,14 +191,22 @@ impl Images {
         }
         let path = config.compiler.clone();
         let engine = compile::engine(&path).await;
+        let engine = engine.map_err(|cause| Error::Compiler { path, cause })?;
+        let root = config.root.clone();
+        let (store, cache) = blocking(move || {
+            let store = Arc::new(Store::open(root)?);
+            Cache::open(store.clone(), engine).map(|cache| (store, Arc::new(cache)))
+        })
+        .await?;
         Ok(Self(Arc::new(Inner {
-            store: Arc::new(Store::open(config.root.clone())?),
+            store,
+            cache,
             http: transport::client(&config.patience).map_err(Error::Http)?,
-            engine: engine.map_err(|cause| Error::Compiler { path, cause })?,
             pulls: Semaphore::new(config.parallel_pulls.max(1)),
-            compilers: Semaphore::new(config.parallel_compiles.max(1)),
+            compilers: Semaphore::new(config.compile.parallel.max(1)),
             downloads: Flights::default(),
             compilations: Flights::default(),
+            missing: Mutex::default(),
             config,
         })))
     }
@@ -197,11 +227,11 @@ impl Images {
         self.0.pull(reference, keyring).await
     }
 
-    /// The compiled program of an image: compiled now, if it was not before.
+    /// The compiled program of an image: compiled now, if it was not before or what is there is not as it was sealed.
     ///
     /// # Errors
     /// [`CompileError::BadProgram`] if the image is at fault, else [`CompileError::Failed`].
-    pub async fn compile(&self, image: &Image) -> Result<PathBuf, CompileError> {
+    pub async fn compile(&self, image: &Image) -> Result<Compiled, CompileError> {
         self.0.compile(image).await
     }
 

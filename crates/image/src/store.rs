@@ -7,6 +7,8 @@
 //! refs/REGISTRY/REPOSITORY/_tags/TAG.json what a tag last resolved to
 //! refs/REGISTRY/REPOSITORY/_digests/HEX.json  under which names a digest was pulled
 //! aot/ENGINE/HEX.cwasm                    compiled here, for one engine
+//! aot/ENGINE/HEX.json                     what it is, and its seal
+//! aot.key                                 the key of the seals
 //! partial/                                what is being written
 //! ```
 //! No part of a repository's path begins with `_`: names never collide.
@@ -80,9 +82,14 @@ impl Store {
         self.root.join("partial").join(digest.hex())
     }
 
-    /// Where a compiled program of one engine is, or will be.
-    pub(crate) fn compiled(&self, engine: &str, wasm: &Digest) -> PathBuf {
-        self.root.join("aot").join(engine).join(format!("{}.cwasm", wasm.hex()))
+    /// Where compiled code is, a folder for each engine.
+    pub(crate) fn compiled(&self) -> PathBuf {
+        self.root.join("aot")
+    }
+
+    /// Where the key of the seals is.
+    pub(crate) fn key(&self) -> PathBuf {
+        self.root.join("aot.key")
     }
 
     /// A new name in `partial/`: a file there never outlives the agent that made it.
@@ -100,7 +107,7 @@ impl Store {
         if self.has(digest, content.len() as u64) {
             return Ok(());
         }
-        self.write(&self.blob(digest), content)
+        self.write(&self.blob(digest), content, 0o400)
     }
 
     /// What is known of an image, if all its content is here.
@@ -172,12 +179,13 @@ impl Store {
         self.root.join("refs").join(name.name()).join("_digests").join(file)
     }
 
-    fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
+    pub(crate) fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
         let content = serde_json::to_vec(value).map_err(io::Error::other);
-        self.write(path, &content.map_err(StoreError::on("serialise", path))?)
+        self.write(path, &content.map_err(StoreError::on("serialise", path))?, 0o400)
     }
 
-    fn write(&self, path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    /// Puts a file there, whole.
+    pub(crate) fn write(&self, path: &Path, content: &[u8], mode: u32) -> Result<(), StoreError> {
         let scratch = self.scratch();
         let mut file = OpenOptions::new()
             .write(true)
@@ -186,7 +194,7 @@ impl Store {
             .open(&scratch)
             .map_err(StoreError::on("create", &scratch))?;
         let written = file.write_all(content).map_err(StoreError::on("write", &scratch));
-        let adopted = written.and_then(|()| self.adopt(&scratch, path, 0o400));
+        let adopted = written.and_then(|()| self.adopt(&scratch, path, mode));
         adopted.inspect_err(|_| drop(fs::remove_file(&scratch)))
     }
 
@@ -234,7 +242,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
         .ok()
 }
 
-fn entries(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn entries(folder: &Path) -> Vec<PathBuf> {
     let read = fs::read_dir(folder).into_iter().flatten();
     read.filter_map(Result::ok).map(|entry| entry.path()).collect()
 }

@@ -1,15 +1,29 @@
-//! What a Wasm binary says of itself in its first eight bytes.
+//! What a Wasm binary says of itself in its first eight bytes, and the compiler of the rest.
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The two kinds of Wasm binary.
+/// The kinds of programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A core module.
     Module,
-    /// A component.
+    /// A component: once it is compiled it is known to be a command.
     Component,
+    /// A component that answers HTTP requests: WASI's world `proxy`, or since 0.3 `service`. Only compiling tells.
+    Proxy,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Module => "module",
+            Self::Component => "component",
+            Self::Proxy => "proxy",
+        })
+    }
 }
 
 /// `\0asm`, version 1, layer 0 (core specification 5.5.16).

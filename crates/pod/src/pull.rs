@@ -1,14 +1,13 @@
 //! A pod's images, on their way to this node: one task each, so that a slow registry delays only its own container.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::Api;
-use nodule_image::{CompileError, Image, Images, Keyring, Reference};
+use nodule_image::{CompileError, Compiled, Image, Images, Keyring, Reference};
 
 use crate::events::{Events, Kind};
 use crate::host::Host;
@@ -19,8 +18,7 @@ use crate::status::Waiting;
 #[derive(Debug, Clone)]
 pub(crate) struct Ready {
     pub(crate) image: Image,
-    /// Its compiled code.
-    pub(crate) cwasm: PathBuf,
+    pub(crate) compiled: Compiled,
 }
 
 /// What becomes of a try.
@@ -147,8 +145,8 @@ pub(crate) async fn fetch(host: Arc<Host>, pod: Arc<Pod>, asked: Asked) -> Outco
         }
         _ => pull(&host, &reference, &teller).await?,
     };
-    let cwasm = compile(&host.images, &image, &teller).await?;
-    Ok(Ready { image, cwasm })
+    let compiled = compile(&host.images, &image, &teller).await?;
+    Ok(Ready { image, compiled })
 }
 
 async fn pull(host: &Host, reference: &Reference, teller: &Teller<'_>) -> Result<Image, Waiting> {
@@ -206,18 +204,25 @@ async fn keyring(host: &Host, teller: &Teller<'_>) -> Result<Keyring, Waiting> {
     Ok(keyring)
 }
 
-async fn compile(images: &Images, image: &Image, teller: &Teller<'_>) -> Result<PathBuf, Waiting> {
-    images.compile(image).await.map_err(|error| {
+async fn compile(images: &Images, image: &Image, teller: &Teller<'_>) -> Result<Compiled, Waiting> {
+    let name = &teller.asked.image;
+    let compiled = images.compile(image).await.map_err(|error| {
         let message = match &error {
             CompileError::BadProgram { .. } => {
-                format!("image \"{}\" cannot run here: {}", teller.asked.image, chain(&error))
+                format!("image \"{name}\" cannot run here: {}", chain(&error))
             }
-            _ => {
-                format!("image \"{}\" could not be compiled: {}", teller.asked.image, chain(&error))
+            CompileError::Failed { .. } => {
+                format!("image \"{name}\" could not be compiled: {}", chain(&error))
             }
         };
         teller.fail("Failed", Waiting { reason: "CreateContainerError", message })
-    })
+    })?;
+    if let Some(took) = compiled.took {
+        let (took, size) = (short(took), compiled.size);
+        let message = format!("Compiled image \"{name}\" in {took}, {size} bytes of code");
+        teller.say(Kind::Normal, "Compiled", &message);
+    }
+    Ok(compiled)
 }
 
 /// Tells what becomes of an image, as Events of the container that asked.

@@ -200,15 +200,16 @@ impl Worker {
         let env = env::environment(container, &sources).map_err(|error| error.to_string())?;
         let command = env::expand_all(container.command.as_ref(), &env);
         let args = env::expand_all(container.args.as_ref(), &env);
-        let kind = match ready.image.kind {
+        let kind = match ready.compiled.kind {
             nodule_image::Kind::Module => proto::Kind::Module,
             nodule_image::Kind::Component => proto::Kind::Component,
+            nodule_image::Kind::Proxy => proto::Kind::Proxy,
         };
         let held = container.stdin == Some(true);
         Ok(proto::Container {
             version: proto::VERSION,
             id: String::new(),
-            program: proto::Program { cwasm: ready.cwasm.clone(), kind },
+            program: proto::Program { cwasm: ready.compiled.code.clone(), kind },
             args: ready.image.argv(&command, &args),
             env,
             mounts: mounts(container, volumes)?,

@@ -149,7 +149,10 @@ pub(crate) const MEANINGLESS: &[&str] = &[
 /// The fields of NoduleConfiguration.
 pub(crate) const NODULE: &[&str] = &[
     "compile.memory",
+    "compile.output",
+    "compile.parallel",
     "compile.timeout",
+    "compile.user",
     "compilePath",
     "containerLogsDir",
     "labels.arch",

@@ -44,14 +44,21 @@ pub(crate) struct PodUsers {
     pub(crate) count: Option<u32>,
 }
 
-/// What one compilation may use.
+/// What one compilation may use, and who it is.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Compile {
-    /// A quantity of memory.
+    /// A quantity of memory, 16Mi or more, 2Gi by default: a program takes about 35 times its size.
     pub(crate) memory: Option<String>,
-    /// Processor time.
+    /// Processor time, 5m by default; on the clock it may take twice as long.
     pub(crate) timeout: GoDuration,
+    /// A quantity of compiled code, 1Gi by default: it is about three times the size of the program.
+    pub(crate) output: Option<String>,
+    /// The user and group that the compiler becomes where the agent is root, 1999999999 by default. Nothing else on the
+    /// machine should be this user, no pod (`podUsers`) and no service.
+    pub(crate) user: Option<u32>,
+    /// Compilations at the same time, 1 by default.
+    pub(crate) parallel: Option<usize>,
 }
 
 /// What the node says that it is: its labels, taints and nodeInfo.

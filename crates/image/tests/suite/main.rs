@@ -6,6 +6,8 @@ mod accounts;
 #[cfg(test)]
 mod compilations;
 #[cfg(test)]
+mod endings;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod node;
@@ -13,6 +15,8 @@ mod node;
 mod pulls;
 #[cfg(test)]
 mod registry;
+#[cfg(test)]
+mod seals;
 #[cfg(test)]
 mod stores;
 #[cfg(test)]

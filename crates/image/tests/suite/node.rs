@@ -9,9 +9,20 @@ use tempfile::TempDir;
 
 use crate::registry::Registry;
 
-/// A core module with nothing in it; what is added makes another program of it.
+/// A core module with nothing in it; what is added makes another file of it, which does not compile.
 pub(crate) fn module(more: &str) -> Vec<u8> {
     [b"\0asm\x01\0\0\0", more.as_bytes()].concat()
+}
+
+/// A command that ends at once: `(module (func (export "_start")))`. What is added, less than 100 bytes, makes another
+/// program of it.
+pub(crate) fn command(more: &str) -> Vec<u8> {
+    let sections =
+        b"\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x0a\x01\x06_start\0\0\x0a\x04\x01\x02\0\x0b";
+    let length = |length: usize| u8::try_from(length).unwrap();
+    let custom = [&[0, length(more.len() + 1), length(more.len())][..], more.as_bytes()].concat();
+    let custom = if more.is_empty() { Vec::new() } else { custom };
+    [b"\0asm\x01\0\0\0", &sections[..], &custom].concat()
 }
 
 pub(crate) struct Node {
@@ -62,11 +73,19 @@ pub(crate) async fn open(config: Config) -> Images {
 }
 
 pub(crate) fn config(root: &Path) -> Config {
-    let compiler = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/compiler.sh");
-    let mut config = Config::new(PathBuf::from(root), compiler);
+    let mut config = Config::new(PathBuf::from(root), compiler());
     let none = Duration::ZERO;
     config.retry = Retry { tries: 3, first: none, longest: none, longest_asked: none };
     config
+}
+
+/// `nodule-compile`, which is built beside the tests.
+fn compiler() -> PathBuf {
+    let programs = std::env::current_exe().unwrap();
+    let beside = programs.parent().unwrap().parent().unwrap().join("nodule-compile");
+    let compiler = std::env::var_os("NODULE_COMPILE").map_or(beside, PathBuf::from);
+    assert!(compiler.exists(), "{}: cargo build -p nodule-compile", compiler.display());
+    compiler
 }
 
 /// A keyring of one secret.

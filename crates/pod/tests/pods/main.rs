@@ -8,6 +8,7 @@
 )]
 
 mod api;
+mod compilations;
 mod groups;
 mod registry;
 mod storage;

@@ -1,0 +1,63 @@
+//! What the images of this node are to do.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use nodule_image::{CompileLimits, Config};
+use nodule_node::quantity;
+
+use super::kubelet::Kubelet;
+use super::nodule::Compile;
+use super::{File, Host, program, users};
+use crate::cli::Arguments;
+
+/// The settings of images, pulls and compilations.
+pub(super) fn images(arguments: &Arguments, file: &File, host: &Host) -> Result<Config> {
+    let nodule = &file.nodule;
+    let compiler = program(&nodule.compile_path, host, "nodule-compile");
+    let mut images = Config::new(arguments.root_dir.join("images"), compiler);
+    images.plain_http.clone_from(&nodule.plain_http_registries);
+    images.compile = limits(&nodule.compile)?;
+    let pods = users(&nodule.pod_users, host)?;
+    ensure!(
+        !pods.is_some_and(|pods| pods.contains(&images.compile.user)),
+        "field \"compile.user\": use a user that is not of `podUsers`"
+    );
+    images.parallel_pulls = parallel_pulls(&file.kubelet, images.parallel_pulls)?;
+    Ok(images)
+}
+
+fn limits(compile: &Compile) -> Result<CompileLimits> {
+    let default = CompileLimits::default();
+    let seconds = compile.timeout.or(Duration::from_secs(default.seconds.into())).as_secs().max(1);
+    let limits = CompileLimits {
+        memory_mib: mib("compile.memory", compile.memory.as_ref(), default.memory_mib, 16)?,
+        seconds: u32::try_from(seconds).context("field \"compile.timeout\"")?,
+        output_mib: mib("compile.output", compile.output.as_ref(), default.output_mib, 1)?,
+        user: compile.user.unwrap_or(default.user),
+        parallel: compile.parallel.unwrap_or(default.parallel),
+    };
+    ensure!(limits.user > 0, "field \"compile.user\": use another user than root");
+    ensure!(limits.parallel > 0, "field \"compile.parallel\": use 1 or more");
+    Ok(limits)
+}
+
+/// A quantity of bytes in MiB, rounded up.
+fn mib(field: &str, quantity: Option<&String>, default: u32, least: u32) -> Result<u32> {
+    let Some(text) = quantity else { return Ok(default) };
+    let bytes = quantity::units(text).with_context(|| format!("field \"{field}\""))?;
+    let mib = u32::try_from(bytes.div_ceil(1 << 20)).ok().filter(|mib| *mib >= least);
+    mib.with_context(|| format!("field \"{field}\": use {least}Mi or more, and less than 4Pi"))
+}
+
+fn parallel_pulls(kubelet: &Kubelet, default: usize) -> Result<usize> {
+    match (kubelet.serialize_image_pulls, kubelet.max_parallel_image_pulls) {
+        (_, Some(0)) => Err(anyhow!("field \"maxParallelImagePulls\": use 1 or more")),
+        (Some(true), Some(2..)) => Err(anyhow!(
+            "field \"maxParallelImagePulls\": more than 1 contradicts serializeImagePulls: set that to false"
+        )),
+        (Some(true), _) => Ok(1),
+        (_, Some(pulls)) => Ok(pulls),
+        (_, None) => Ok(default),
+    }
+}
