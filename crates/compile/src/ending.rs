@@ -4,6 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use anyhow::anyhow;
+use rustix::param::linux_hwcap;
 use rustix::process::Signal;
 
 use crate::input::InputError;
@@ -41,7 +42,17 @@ pub(crate) fn failure(limits: &Limits, status: ExitStatus, words: String) -> any
 /// It will crash again, so it is the program's: whoever published it can build it otherwise.
 fn crash(words: String) -> anyhow::Error {
     let words = if words.is_empty() { "it said nothing".to_owned() } else { words };
-    InputError::Crash { words }.into()
+    if lacks_vectors(std::env::consts::ARCH, linux_hwcap().0) {
+        InputError::NoVectors { words }.into()
+    } else {
+        InputError::Crash { words }.into()
+    }
+}
+
+/// Whether this is a RISC-V CPU without vectors: `hwcap` has a bit for each extension of one letter (the kernel's
+/// `arch/riscv/include/uapi/asm/hwcap.h`).
+fn lacks_vectors(arch: &str, hwcap: usize) -> bool {
+    arch == "riscv64" && hwcap & (1 << (b'v' - b'a')) == 0
 }
 
 #[cfg(test)]
@@ -70,5 +81,13 @@ mod tests {
             assert_eq!(error.is::<InputError>(), bad, "{error}");
             assert!(error.to_string().contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn vectors_are_missed_on_risc_v_only() {
+        let (imafdc, v) = (0x112d, 1 << 21);
+        assert!(lacks_vectors("riscv64", imafdc));
+        assert!(!lacks_vectors("riscv64", imafdc | v));
+        assert!(!lacks_vectors("x86_64", imafdc));
     }
 }

@@ -105,6 +105,15 @@ pub(crate) enum InputError {
         /// Its last words.
         words: String,
     },
+    /// A crash that is known: of RISC-V CPUs without vectors (Wasmtime's issue 13959).
+    #[error(
+        "this node's CPU cannot run the program: without RISC-V's extension V the compiler crashes on vectors and on \
+         copies of 16 to 128 bytes ({words}); run it on a node whose CPU has V"
+    )]
+    NoVectors {
+        /// Its last words.
+        words: String,
+    },
     /// The time limit.
     #[error(
         "compiling the program takes more than the {seconds} s of CPU time that this node gives to it: publish a smaller program or raise `compile.timeout`"

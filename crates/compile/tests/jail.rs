@@ -105,6 +105,8 @@ fn the_worker_is_nobody_with_nothing_and_then_compiles() {
         let open = fs::read_dir(format!("/proc/{}/fd", waiting.worker)).unwrap();
         assert_eq!(open.count(), 3);
     }
+    let score = fs::read_to_string(format!("/proc/{}/oom_score_adj", waiting.worker)).unwrap();
+    assert_eq!(score.trim(), "1000");
     let limits = fs::read_to_string(format!("/proc/{}/limits", waiting.worker)).unwrap();
     let limit = |name: &str| {
         let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();

@@ -1,5 +1,7 @@
 //! Limits of the process, which the kernel keeps.
 
+use std::fs;
+
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::JailError;
@@ -11,6 +13,8 @@ const DESCRIPTORS: u64 = 3;
 /// Sets what a compilation may use. The kernel counts memory that can be written: address space that is only reserved is
 /// free.
 pub(super) fn set(limits: &Limits) -> Result<(), JailError> {
+    // Where memory ends, the compilation ends and no pod. A machine that does not know this chooses by itself.
+    _ = fs::write("/proc/self/oom_score_adj", "1000");
     let mib = |number: u32| u64::from(number) << 20;
     both("core dumps", Resource::Core, 0)?;
     both("memory", Resource::Data, mib(limits.max_memory_mib))?;
