@@ -250,7 +250,7 @@ mod tests {
         // The names that moved folders get are taken.
         fs::create_dir_all(folder.join("moved-0/full")).unwrap();
         fs::write(folder.join("moved-1"), "").unwrap();
-        nest(&folder, 30_000);
+        nest(&folder, 3_000);
         let small = std::thread::Builder::new().stack_size(128 << 10);
         small.spawn(move || remove(&folder).unwrap()).unwrap().join().unwrap();
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
