@@ -49,6 +49,8 @@ fn compile(wasm: &Path) -> PathBuf {
     let beside = Path::new(env!("CARGO_BIN_EXE_nodule-sandbox")).with_file_name("nodule-compile");
     let compiler = std::env::var_os("NODULE_COMPILE").map_or(beside, PathBuf::from);
     let cwasm = wasm.with_extension("cwasm");
+    // Of an earlier run: the compiler writes over nothing.
+    _ = fs::remove_file(&cwasm);
     let output = Command::new(&compiler)
         .args([Path::new("compile"), wasm, &cwasm])
         .args(["--max-memory-mib", "1024", "--max-seconds", "300"])
