@@ -22,6 +22,7 @@ mod fields;
 mod file;
 mod images;
 mod kubelet;
+mod network;
 mod nodule;
 mod values;
 
@@ -227,6 +228,7 @@ fn pods(
         cgroups: cgroups(kubelet, host)?,
         memory: host.memory,
         privileged: host.is_root,
+        network: network::network(arguments, file)?,
         log_max_size: quantity::units(size).context("field \"containerLogMaxSize\"")?,
         log_max_files: files,
         sync: kubelet.sync_frequency.or(SYNC),

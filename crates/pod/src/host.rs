@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use crate::events::Events;
 use crate::groups::Groups;
 use crate::layers::Layers;
+use crate::network::Network;
 use crate::user::Users;
 use crate::zygote::{Start, Zygote};
 
@@ -41,6 +42,8 @@ pub struct Config {
     pub memory: u64,
     /// Whether this agent may make a process less likely to be killed than itself.
     pub privileged: bool,
+    /// The network that pods have.
+    pub network: Network,
     /// A log file is turned when it is this long, in bytes (`containerLogMaxSize`).
     pub log_max_size: u64,
     /// Files that are kept of a container's log, the newest included (`containerLogMaxFiles`).

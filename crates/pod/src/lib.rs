@@ -9,8 +9,9 @@
 //!
 //! Read `pods.rs` (the watch), `worker.rs` (a pod's life), `sync.rs` (what it takes to run), `attend.rs`
 //! (its containers' processes), `sandbox.rs` (one process), `zygote.rs` (who forks it), `ending.rs`, in this order; beside
-//! them `storage.rs` (what a pod may use of the disk), `groups.rs` (its cgroups) and `links.rs` (its logs, for collectors). What decides is pure and
-//! apart: `order.rs`, `restart.rs`, `env.rs`, `user.rs`, `resources.rs`, `status.rs`, `condition.rs`.
+//! them `storage.rs` (what a pod may use of the disk), `groups.rs` (its cgroups) and `links.rs` (its logs, for collectors).
+//! What decides is pure and apart: `order.rs`, `restart.rs`, `env.rs`, `network.rs`, `user.rs`, `resources.rs`,
+//! `status.rs`, `condition.rs`.
 
 mod attend;
 mod condition;
@@ -21,6 +22,7 @@ mod groups;
 mod host;
 mod layers;
 mod links;
+mod network;
 mod order;
 mod pods;
 mod publish;
@@ -28,6 +30,7 @@ mod pull;
 mod quantity;
 mod record;
 mod resources;
+mod resolv;
 mod restart;
 mod sandbox;
 mod status;
@@ -39,6 +42,8 @@ mod worker;
 mod zygote;
 
 pub use host::{Cgroups, Config};
+pub use network::Network;
+pub use nodule_sandbox_proto::{Block, NoBlock};
 pub use pods::{Error, Pods, Runner};
 pub use view::{Instance, Log, LogError};
 pub use zygote::Start;

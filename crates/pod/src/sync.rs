@@ -26,6 +26,9 @@ use crate::user::Choice;
 use crate::view::log_path;
 use crate::worker::{Notice, Worker};
 
+/// The beginning of the annotations that are a guest's configuration.
+const CONFIG: &str = "config.nodule.dev/";
+
 type Volumes = BTreeMap<String, PathBuf>;
 
 impl Worker {
@@ -220,6 +223,8 @@ impl Worker {
             oom_score_adj: self.score(container),
             nice: (!self.host.groups.are_there())
                 .then(|| resources::niceness(resources::qos(&self.record.pod))),
+            net: self.net()?,
+            config: settings(&self.record.pod),
             log: proto::Log {
                 path: PathBuf::new(),
                 max_size: config.log_max_size,
@@ -339,6 +344,13 @@ fn remove_log(path: &std::path::Path) -> Result<(), crate::record::Error> {
         }
     }
     Ok(())
+}
+
+/// What `wasi:config/store` shows: the annotations `config.nodule.dev/KEY`.
+fn settings(pod: &Pod) -> BTreeMap<String, String> {
+    let annotations = pod.metadata.annotations.iter().flatten();
+    let own = annotations.filter_map(|(key, value)| Some((key.strip_prefix(CONFIG)?, value)));
+    own.map(|(key, value)| (key.to_owned(), value.clone())).collect()
 }
 
 /// The container's mounts as preopened folders, in the order of the spec.

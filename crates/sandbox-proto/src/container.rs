@@ -1,8 +1,11 @@
 //! What a sandbox is told before it starts.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use crate::Net;
 
 /// One container to run: `container.json`, written by the agent before it starts the process and never changed after.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +38,12 @@ pub struct Container {
     pub oom_score_adj: Option<i32>,
     /// The process's niceness (setpriority(2)), where it has no cgroup that shares the CPU; none leaves it the agent's.
     pub nice: Option<i32>,
+    /// What the guest reaches by the network, if its kind has one at all.
+    #[serde(default)]
+    pub net: Net,
+    /// What a component that imports `wasi:config/store` finds there.
+    #[serde(default)]
+    pub config: BTreeMap<String, String>,
 }
 
 /// A user of the host, by numbers alone: it needs no entry in `/etc/passwd`.

@@ -10,15 +10,19 @@
 //! Read next: [`container`](Container) for what a sandbox is told, [`outcome`](Exit) for what it answers,
 //! [`State`] for the files, [`Request`] and [`Report`] for the socket, [`frame`] for the bytes on it.
 
+mod block;
 mod container;
 pub mod frame;
 mod message;
+mod net;
 mod outcome;
 mod state;
 pub mod zygote;
 
+pub use block::{Block, NoBlock};
 pub use container::{Access, Container, Kind, Limits, Log, Mount, Program, Stdin, User};
 pub use message::{Message, Report, Request};
+pub use net::{Host, Names, Net};
 pub use outcome::{Cause, Exit, Fate, MESSAGE_LIMIT, Process, Started, start_ticks};
 pub use state::{CONTAINER, EXIT, FATE, OUT, Out, PROCESS, STARTED, State, StateError};
 

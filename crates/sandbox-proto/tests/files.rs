@@ -11,8 +11,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use nodule_sandbox_proto::{
-    Access, CONTAINER, Cause, Container, EXIT, Exit, Fate, Kind, Limits, Log, Mount, OUT, Out,
-    Process, Program, Started, State, StateError, Stdin, User, VERSION,
+    Access, CONTAINER, Cause, Container, EXIT, Exit, Fate, Host, Kind, Limits, Log, Mount, Names,
+    Net, OUT, Out, Process, Program, Started, State, StateError, Stdin, User, VERSION,
 };
 
 fn container() -> Container {
@@ -37,6 +37,19 @@ fn container() -> Container {
         cgroup: Some("/sys/fs/cgroup/kubepods/pod1/2".into()),
         oom_score_adj: Some(1000),
         nice: Some(5),
+        net: Net {
+            deny: vec!["169.254.169.254/32".parse().unwrap(), "fd00::/8:80-90".parse().unwrap()],
+            names: Names {
+                hosts: vec![Host { address: [10, 0, 0, 1].into(), names: vec!["db".into()] }],
+                servers: vec!["[::1]:53".parse().unwrap()],
+                search: vec!["cluster.local".into()],
+                ndots: 5,
+                timeout: 1,
+                attempts: 3,
+                rotate: true,
+            },
+        },
+        config: [("greeting".into(), "hello".into())].into(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What one guest is given: all of it opened while the process still may, before it confines itself.
 
+use std::sync::Arc;
+
 use nodule_logs::Stream;
 use nodule_sandbox_proto::{Container, Kind, Out, State};
 use wasmtime_wasi::WasiCtxBuilder;
@@ -10,9 +12,10 @@ use crate::error::StartError;
 use crate::files::Files;
 use crate::input::Input;
 use crate::jail::{Held, Jail};
+use crate::net::Network;
 use crate::output::Log;
 use crate::program::{Linked, Loaded};
-use crate::{net, random};
+use crate::random;
 
 /// A container and what the host has opened for it. The process is confined from here on, but for the seal.
 pub(crate) struct Given {
@@ -20,6 +23,7 @@ pub(crate) struct Given {
     pub(crate) log: Log,
     pub(crate) linked: Linked,
     pub(crate) jail: Jail,
+    pub(crate) network: Arc<Network>,
     files: Files,
     input: Input,
 }
@@ -41,7 +45,8 @@ impl Given {
         let held = Held { mounts: &stage.mounts, folders: &[out.folder(), &folder] };
         jail.confine(&stage, &held, container.user.as_ref(), sockets(&container))?;
         let input = Input::new(container.stdin);
-        Ok(Self { container, log, linked, jail, files, input })
+        let network = Network::new(&container.net);
+        Ok(Self { container, log, linked, jail, network, files, input })
     }
 
     /// What the stop notice does, from any thread, as often as it comes.
@@ -60,7 +65,7 @@ impl Given {
         wasi.stdout(self.log.stream(Stream::Stdout)).stderr(self.log.stream(Stream::Stderr));
         self.input.give(&mut wasi);
         random::give(&mut wasi).map_err(StartError::Random)?;
-        net::give(&mut wasi);
+        self.network.give(&mut wasi);
         let mut wasi = wasi.build_p1();
         self.files.give(&mut wasi);
         Ok(wasi)

@@ -1,5 +1,7 @@
 //! The guest: from compiled code to the end of its first function.
 
+use std::sync::Arc;
+
 use nodule_sandbox_proto::{Exit, StateError};
 use tokio::runtime::{Builder, Runtime};
 use wasmtime::Store;
@@ -9,6 +11,7 @@ use wasmtime_wasi::{WasiCtxView, WasiView};
 use crate::error::StartError;
 use crate::given::{Given, sockets};
 use crate::memory::Memory;
+use crate::net::Network;
 use crate::outcome;
 use crate::process::now;
 use crate::program::Entry;
@@ -21,6 +24,7 @@ pub(crate) struct Host {
     /// The state of WASI 0.1 includes that of 0.2, on which it is built.
     pub(crate) wasi: WasiP1Ctx,
     pub(crate) memory: Memory,
+    pub(crate) network: Arc<Network>,
 }
 
 impl WasiView for Host {
@@ -38,7 +42,7 @@ pub(crate) fn run(
     let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(THREADS).build();
     let runtime = runtime.map_err(StartError::Runtime)?;
     let exit = runtime.block_on(live(given, started));
-    // A name lookup may still be on its way; nobody waits for it any more.
+    // A write may still be on its way in another thread; nobody waits for it any more.
     Runtime::shutdown_background(runtime);
     exit
 }
@@ -56,7 +60,11 @@ async fn live(
 }
 
 async fn prepare(given: &Given) -> Result<(Store<Host>, Entry), StartError> {
-    let host = Host { wasi: given.wasi()?, memory: Memory::new(given.container.limits.memory) };
+    let host = Host {
+        wasi: given.wasi()?,
+        memory: Memory::new(given.container.limits.memory),
+        network: Arc::clone(&given.network),
+    };
     let mut store = Store::new(given.linked.engine(), host);
     store.limiter(|host| &mut host.memory);
     match given.linked.instantiate(&mut store).await {

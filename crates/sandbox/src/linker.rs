@@ -6,6 +6,7 @@ use wasmtime::{Engine, Linker, Result};
 use wasmtime_wasi::{I32Exit, p1, p2};
 
 use crate::guest::Host;
+use crate::net::lookup;
 
 /// The functions of WASI 0.1, for modules.
 pub(crate) fn modules(engine: &Engine) -> Result<Linker<Host>> {
@@ -23,17 +24,20 @@ pub(crate) fn modules(engine: &Engine) -> Result<Linker<Host>> {
 pub(crate) fn components(engine: &Engine) -> Result<component::Linker<Host>> {
     let mut linker = component::Linker::new(engine);
     p2::add_to_linker_async(&mut linker)?;
+    lookup::add_p2(&mut linker)?;
     Ok(linker)
 }
 
 #[cfg(test)]
 mod tests {
     use nodule_engine::imports::WASI_P1_FUNCTIONS;
+    use nodule_sandbox_proto::Net;
     use wasmtime::{Extern, Func, FuncType, Store, ValType};
     use wasmtime_wasi::WasiCtxBuilder;
 
     use super::*;
     use crate::memory::Memory;
+    use crate::net::Network;
 
     fn letters(types: impl Iterator<Item = ValType>) -> String {
         types.map(|value| if matches!(value, ValType::I64) { 'I' } else { 'i' }).collect()
@@ -46,7 +50,11 @@ mod tests {
     #[test]
     fn the_compiler_knows_what_modules_may_import() {
         let engine = Engine::new(&nodule_engine::config()).unwrap();
-        let host = Host { wasi: WasiCtxBuilder::new().build_p1(), memory: Memory::new(None) };
+        let host = Host {
+            wasi: WasiCtxBuilder::new().build_p1(),
+            memory: Memory::new(None),
+            network: Network::new(&Net::default()),
+        };
         let mut store = Store::new(&engine, host);
         let linker = modules(&engine).unwrap();
         let provided: Vec<_> = linker.iter(&mut store).collect();

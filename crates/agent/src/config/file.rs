@@ -161,9 +161,8 @@ syncFrequency: 0s
         );
         let file = File::parse(&text).unwrap();
         assert_eq!(file.kubelet.healthz_port, Some(10248));
-        let named =
-            ["cgroupDriver", "clusterDNS", "clusterDomain", "rotateCertificates", "staticPodPath"];
-        assert_eq!(file.meaningless, named);
+        assert_eq!(file.kubelet.cluster_dns, [std::net::IpAddr::from([10, 96, 0, 10])]);
+        assert_eq!(file.meaningless, ["cgroupDriver", "rotateCertificates", "staticPodPath"]);
     }
 
     #[test]

@@ -15,6 +15,9 @@ pub(crate) struct Kubelet {
     pub(crate) cgroup_root: Option<PathBuf>,
     #[serde(rename = "cgroupsPerQOS")]
     pub(crate) cgroups_per_qos: Option<bool>,
+    #[serde(rename = "clusterDNS")]
+    pub(crate) cluster_dns: Vec<IpAddr>,
+    pub(crate) cluster_domain: String,
     pub(crate) container_log_max_files: Option<u32>,
     pub(crate) container_log_max_size: Option<String>,
     pub(crate) crash_loop_back_off: CrashLoopBackOff,
@@ -36,6 +39,8 @@ pub(crate) struct Kubelet {
     pub(crate) provider_id: Option<String>,
     pub(crate) register_node: Option<bool>,
     pub(crate) register_with_taints: Option<Vec<Taint>>,
+    /// An empty path is said too: no names.
+    pub(crate) resolv_conf: Option<PathBuf>,
     pub(crate) serialize_image_pulls: Option<bool>,
     pub(crate) sync_frequency: GoDuration,
     pub(crate) system_reserved: BTreeMap<String, String>,

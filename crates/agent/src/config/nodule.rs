@@ -20,6 +20,7 @@ pub(crate) struct Nodule {
     /// Where log collectors find links to the logs of pods; without it, `containers` beside `podLogsDir`.
     pub(crate) container_logs_dir: Option<PathBuf>,
     pub(crate) labels: Labels,
+    pub(crate) network: Network,
     pub(crate) sandbox_start: SandboxStart,
     pub(crate) pod_users: PodUsers,
 }
@@ -59,6 +60,16 @@ pub(crate) struct Compile {
     pub(crate) user: Option<u32>,
     /// Compilations at the same time, 1 by default.
     pub(crate) parallel: Option<usize>,
+}
+
+/// What pods may not reach.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Network {
+    /// Blocks of addresses, with ports or without: `10.0.0.0/8`, `fd00::/8:80-90`.
+    pub(crate) deny: Vec<String>,
+    /// Whether what no pod should reach is denied too, which it is unless this is false.
+    pub(crate) deny_defaults: Option<bool>,
 }
 
 /// What the node says that it is: its labels, taints and nodeInfo.

@@ -65,6 +65,7 @@ impl Agent {
             cgroups,
             memory: 1 << 30,
             privileged,
+            network: nodule_pod::Network::default(),
             log_max_size: 1 << 20,
             log_max_files: 5,
             sync: Duration::from_secs(60),

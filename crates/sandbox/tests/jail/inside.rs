@@ -1,12 +1,15 @@
 //! The probes.
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, c_long};
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nodule_sandbox::jail::{Held, Jail, Sockets, Stage};
-use nodule_sandbox_proto::{Access, Container, Kind, Limits, Log, Mount, Program, Stdin, User};
+use nodule_sandbox_proto::{
+    Access, Container, Kind, Limits, Log, Mount, Net, Program, Stdin, User,
+};
 
 /// The environment variable that says how far the process goes before it tries.
 pub(crate) const STAGE: &str = "NODULE_JAIL_STAGE";
@@ -85,6 +88,8 @@ impl World {
             cgroup: None,
             oom_score_adj: None,
             nice: None,
+            net: Net::default(),
+            config: BTreeMap::new(),
         }
     }
 

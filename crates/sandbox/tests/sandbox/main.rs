@@ -11,11 +11,13 @@
 )]
 
 mod agent;
+mod dns;
 mod ends;
 mod files;
 mod guests;
 mod logs;
 mod memory;
+mod names;
 mod net;
 mod setup;
 mod start;

@@ -1,10 +1,10 @@
 //! Sockets.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 
 use crate::guests::{component, module};
-use crate::setup::Setup;
+use crate::setup::{Ended, Setup};
 
 #[test]
 fn a_component_connects() {
@@ -37,10 +37,46 @@ fn a_component_listens() {
     }
 }
 
+fn denied(deny: &str, arguments: &[&str]) -> Ended {
+    let mut setup = Setup::new(component(), arguments);
+    setup.container.net.deny = vec![deny.parse().unwrap()];
+    setup.run()
+}
+
 #[test]
-fn a_component_resolves_names() {
-    let ended = Setup::new(component(), &["resolve", "localhost"]).run();
-    assert!(ended.text().contains(&"127.0.0.1"), "{:?}", ended.log);
+fn what_is_denied_is_not_connected_by_address_or_by_name() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let deny = format!("127.0.0.0/8:{port}");
+    for host in ["127.0.0.1", "[::ffff:127.0.0.1]", "localhost", "0.0.0.0", "127.1"] {
+        let ended = denied(&deny, &["connect", &format!("{host}:{port}"), "x"]);
+        assert_eq!(ended.exit().code, 1, "{host}");
+        assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "{host}");
+    }
+}
+
+#[test]
+fn what_is_denied_is_not_bound() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let ended = denied(&format!("127.0.0.0/8:{port}"), &["listen", &port.to_string()]);
+    assert_eq!(ended.exit().code, 1);
+    assert!(ended.text().concat().contains("Permission denied"), "{:?}", ended.log);
+}
+
+#[test]
+fn what_is_denied_is_not_sent_to() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    let ended = denied("127.0.0.1/32", &["send", &address, "x"]);
+    assert_eq!(ended.exit().code, 1);
+    assert_eq!(socket.recv(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    let ended = denied("127.0.0.2/32", &["send", &address, "good day"]);
+    assert_eq!(ended.exit().code, 0, "{:?}", ended.log);
+    let mut text = [0; 8];
+    socket.recv(&mut text).unwrap();
+    assert_eq!(&text, b"good day");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A container to be, and a sandbox that runs it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -9,8 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use nodule_sandbox_proto::frame::{Decoder, encode};
 use nodule_sandbox_proto::{
-    Access, Container, Exit, Limits, Log, Mount, Process, Program, Report, Request, Started, State,
-    Stdin, VERSION,
+    Access, Container, Exit, Limits, Log, Mount, Net, Process, Program, Report, Request, Started,
+    State, Stdin, VERSION,
 };
 use std::io::Write;
 use tempfile::TempDir;
@@ -55,6 +56,8 @@ impl Setup {
             cgroup: None,
             oom_score_adj: None,
             nice: None,
+            net: Net::default(),
+            config: BTreeMap::new(),
             log: Log { path: folder.path().join("logs/0.log"), max_size: 10 << 20, max_files: 5 },
         };
         Self { folder, container }

@@ -27,7 +27,8 @@ probe random N              N random bytes in hexadecimal
 probe clock                 Unix milliseconds, and that the monotonic clock runs
 probe listen PORT           answers every line that it is sent; one connection at a time
 probe connect ADDR TEXT     sends a line, prints the answer
-probe resolve NAME
+probe send ADDR TEXT        sends a datagram
+probe resolve NAME...
 Without any: says hello and writes a line a second.";
 
 /// What went wrong, for standard error.
@@ -72,7 +73,8 @@ fn run(arguments: &[&str]) -> Option<Result<(), Failure>> {
         ["clock"] => show::clock(),
         ["listen", port] => net::listen(port.parse().ok()?),
         ["connect", address, text] => net::connect(address, text),
-        ["resolve", name] => net::resolve(name),
+        ["send", address, text] => net::send(address, text),
+        ["resolve", ref names @ ..] => net::resolve(names),
         _ => return None,
     })
 }

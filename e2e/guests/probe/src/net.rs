@@ -1,7 +1,7 @@
 //! Sockets. In the WASI 0.1 build each of these fails: there are none.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 
 use crate::Failure;
 
@@ -36,12 +36,20 @@ pub fn connect(address: &str, text: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Addresses, one a line.
-pub fn resolve(name: &str) -> Result<(), Failure> {
-    for address in
-        (name, 0).to_socket_addrs().map_err(|error| format!("resolve {name}: {error}"))?
-    {
-        println!("{}", address.ip());
+/// One datagram.
+pub fn send(address: &str, text: &str) -> Result<(), Failure> {
+    let failure = |error| format!("send {address}: {error}");
+    let socket = UdpSocket::bind("0.0.0.0:0").map_err(failure)?;
+    socket.send_to(text.as_bytes(), address).map(|_| ()).map_err(failure)
+}
+
+/// Addresses, one a line, of one name after the other.
+pub fn resolve(names: &[&str]) -> Result<(), Failure> {
+    for name in names {
+        let failure = |error| format!("resolve {name}: {error}");
+        for address in (*name, 0).to_socket_addrs().map_err(failure)? {
+            println!("{}", address.ip());
+        }
     }
     Ok(())
 }
