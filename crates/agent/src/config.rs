@@ -52,7 +52,7 @@ const LAST_USER: u32 = i32::MAX as u32;
 /// What the node says that it is. Programs may import WASI preview 1 and preview 2.
 const ARCH: &str = "wasm32-wasi";
 const OS: &str = "wasi";
-const WASI: &str = "p1_p2";
+const WASI: &str = "p1_p2_p3";
 
 /// What the agent is to do, in the parts that its crates take.
 pub(crate) struct Settings {

@@ -94,8 +94,7 @@ pub const WASI_P2_VERSIONS: &str = "0.2.";
 /// The interfaces of WASI 0.2's world `wasi:http/proxy` that are beside those of [`WASI_P2_INTERFACES`].
 pub const WASI_HTTP_P2_INTERFACES: &[&str] = &["wasi:http/outgoing-handler", "wasi:http/types"];
 
-/// The interfaces of WASI 0.3 without their version, those of its world `wasi:http/service` among them. They are
-/// provided if [`WASI_P3`](crate::WASI_P3) says so.
+/// The interfaces of WASI 0.3's worlds `wasi:cli/command` and `wasi:http/service`, without their version.
 pub const WASI_P3_INTERFACES: &[&str] = &[
     "wasi:cli/environment",
     "wasi:cli/exit",
@@ -122,10 +121,13 @@ pub const WASI_P3_INTERFACES: &[&str] = &[
     "wasi:sockets/types",
 ];
 
-/// The beginning of the versions of WASI 0.3.
+/// The beginning of the versions of WASI 0.3. A later one of them is compatible with an earlier one.
 pub const WASI_P3_VERSIONS: &str = "0.3.";
 
-/// What a command exports, of WASI 0.2 and 0.3.
+/// The guest's configuration. It is not of WASI 0.2 yet, so that its candidates are names of their own.
+pub const WASI_CONFIG: &str = "wasi:config/store@0.2.0-rc.1";
+
+/// What a command exports, of WASI 0.2 or 0.3.
 pub const RUN: &str = "wasi:cli/run";
 
 /// What a program that serves HTTP exports, of WASI 0.2.

@@ -11,9 +11,6 @@ pub mod imports;
 
 use wasmtime::Config;
 
-/// Whether programs of WASI 0.3 are run. They need the engine's concurrency support.
-pub const WASI_P3: bool = false;
-
 /// Address space of a 32-bit memory, all of it reserved: no bounds checks are compiled, growing never moves it. It
 /// costs page tables only where the guest touches it.
 const RESERVATION: u64 = 4 << 30;
@@ -31,6 +28,8 @@ const ASYNC_STACK: usize = 2 << 20;
 
 /// What a command, a module or a component, is compiled for and run with.
 ///
+/// Calls may be concurrent, as WASI 0.3 has it; programs of 0.1 and 0.2 do not notice.
+///
 /// There is neither fuel nor an epoch: a guest has a process of its own, which the kernel schedules, limits and kills,
 /// and the checks would cost loops up to half their speed.
 pub fn config() -> Config {
@@ -42,7 +41,7 @@ pub fn config() -> Config {
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(ASYNC_STACK)
         .generate_address_map(true)
-        .concurrency_support(WASI_P3);
+        .concurrency_support(true);
     config
 }
 

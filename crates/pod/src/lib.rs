@@ -10,7 +10,7 @@
 //! Read `pods.rs` (the watch), `worker.rs` (a pod's life), `sync.rs` (what it takes to run), `attend.rs`
 //! (its containers' processes), `sandbox.rs` (one process), `zygote.rs` (who forks it), `ending.rs`, in this order; beside
 //! them `storage.rs` (what a pod may use of the disk), `groups.rs` (its cgroups) and `links.rs` (its logs, for collectors).
-//! What decides is pure and apart: `order.rs`, `restart.rs`, `env.rs`, `network.rs`, `user.rs`, `resources.rs`,
+//! What decides is pure and apart: `order.rs`, `restart.rs`, `env.rs`, `network.rs`, `settings.rs`, `user.rs`, `resources.rs`,
 //! `status.rs`, `condition.rs`.
 
 mod attend;
@@ -33,6 +33,7 @@ mod resolv;
 mod resources;
 mod restart;
 mod sandbox;
+mod settings;
 mod status;
 mod storage;
 mod sync;

@@ -21,13 +21,11 @@ use crate::record::Run;
 use crate::resources;
 use crate::restart::{self, Backoff, Next};
 use crate::sandbox::{self, Place, Sandbox};
+use crate::settings::settings;
 use crate::status::Waiting;
 use crate::user::Choice;
 use crate::view::log_path;
 use crate::worker::{Notice, Worker};
-
-/// The beginning of the annotations that are a guest's configuration.
-const CONFIG: &str = "config.nodule.dev/";
 
 type Volumes = BTreeMap<String, PathBuf>;
 
@@ -344,13 +342,6 @@ fn remove_log(path: &std::path::Path) -> Result<(), crate::record::Error> {
         }
     }
     Ok(())
-}
-
-/// What `wasi:config/store` shows: the annotations `config.nodule.dev/KEY`.
-fn settings(pod: &Pod) -> BTreeMap<String, String> {
-    let annotations = pod.metadata.annotations.iter().flatten();
-    let own = annotations.filter_map(|(key, value)| Some((key.strip_prefix(CONFIG)?, value)));
-    own.map(|(key, value)| (key.to_owned(), value.clone())).collect()
 }
 
 /// The container's mounts as preopened folders, in the order of the spec.

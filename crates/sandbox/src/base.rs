@@ -35,7 +35,7 @@ impl Base {
         made(&self.modules, || linker::modules(&self.engine))
     }
 
-    /// The interfaces of WASI 0.2.
+    /// The interfaces of WASI 0.2 and 0.3.
     pub(crate) fn components(&self) -> Result<&component::Linker<Host>> {
         made(&self.components, || linker::components(&self.engine))
     }

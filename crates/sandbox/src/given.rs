@@ -6,6 +6,7 @@ use nodule_logs::Stream;
 use nodule_sandbox_proto::{Container, Kind, Out, State};
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi_config::WasiConfigVariables;
 
 use crate::base::Base;
 use crate::error::StartError;
@@ -24,6 +25,7 @@ pub(crate) struct Given {
     pub(crate) linked: Linked,
     pub(crate) jail: Jail,
     pub(crate) network: Arc<Network>,
+    pub(crate) config: Arc<WasiConfigVariables>,
     files: Files,
     input: Input,
 }
@@ -46,7 +48,8 @@ impl Given {
         jail.confine(&stage, &held, container.user.as_ref(), sockets(&container))?;
         let input = Input::new(container.stdin);
         let network = Network::new(&container.net);
-        Ok(Self { container, log, linked, jail, network, files, input })
+        let config = Arc::new(container.config.clone().into_iter().collect());
+        Ok(Self { container, log, linked, jail, network, config, files, input })
     }
 
     /// What the stop notice does, from any thread, as often as it comes.

@@ -7,6 +7,7 @@ use tokio::runtime::{Builder, Runtime};
 use wasmtime::Store;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{WasiCtxView, WasiView};
+use wasmtime_wasi_config::WasiConfigVariables;
 
 use crate::error::StartError;
 use crate::given::{Given, sockets};
@@ -25,6 +26,8 @@ pub(crate) struct Host {
     pub(crate) wasi: WasiP1Ctx,
     pub(crate) memory: Memory,
     pub(crate) network: Arc<Network>,
+    /// What `wasi:config` shows.
+    pub(crate) config: Arc<WasiConfigVariables>,
 }
 
 impl WasiView for Host {
@@ -64,6 +67,7 @@ async fn prepare(given: &Given) -> Result<(Store<Host>, Entry), StartError> {
         wasi: given.wasi()?,
         memory: Memory::new(given.container.limits.memory),
         network: Arc::clone(&given.network),
+        config: Arc::clone(&given.config),
     };
     let mut store = Store::new(given.linked.engine(), host);
     store.limiter(|host| &mut host.memory);

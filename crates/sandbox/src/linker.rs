@@ -3,7 +3,8 @@
 use nodule_engine::imports::WASI_P1;
 use wasmtime::component;
 use wasmtime::{Engine, Linker, Result};
-use wasmtime_wasi::{I32Exit, p1, p2};
+use wasmtime_wasi::{I32Exit, p1, p2, p3};
+use wasmtime_wasi_config::WasiConfig;
 
 use crate::guest::Host;
 use crate::net::lookup;
@@ -20,16 +21,21 @@ pub(crate) fn modules(engine: &Engine) -> Result<Linker<Host>> {
     Ok(linker)
 }
 
-/// The interfaces of WASI 0.2, for components.
+/// The interfaces of WASI 0.2 and 0.3, and what else there is for components.
 pub(crate) fn components(engine: &Engine) -> Result<component::Linker<Host>> {
     let mut linker = component::Linker::new(engine);
     p2::add_to_linker_async(&mut linker)?;
+    p3::add_to_linker(&mut linker)?;
     lookup::add_p2(&mut linker)?;
+    lookup::add_p3(&mut linker)?;
+    wasmtime_wasi_config::add_to_linker(&mut linker, |host| WasiConfig::from(&*host.config))?;
     Ok(linker)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use nodule_engine::imports::WASI_P1_FUNCTIONS;
     use nodule_sandbox_proto::Net;
     use wasmtime::{Extern, Func, FuncType, Store, ValType};
@@ -54,6 +60,7 @@ mod tests {
             wasi: WasiCtxBuilder::new().build_p1(),
             memory: Memory::new(None),
             network: Network::new(&Net::default()),
+            config: Arc::default(),
         };
         let mut store = Store::new(&engine, host);
         let linker = modules(&engine).unwrap();

@@ -1,9 +1,10 @@
 //! A guest's program: compiled code, linked, instantiated, called.
 
+use nodule_engine::imports::{RUN, WASI_P2_VERSIONS, WASI_P3_VERSIONS};
 use nodule_sandbox_proto::{Kind, Program};
-use wasmtime::component::Component;
+use wasmtime::component::{self, Accessor, Component};
 use wasmtime::{Engine, InstancePre, Module, Store, TypedFunc};
-use wasmtime_wasi::p2::bindings::{Command, CommandPre};
+use wasmtime_wasi::{p2, p3};
 
 use crate::base::Base;
 use crate::error::StartError;
@@ -13,7 +14,7 @@ use crate::guest::Host;
 pub(crate) enum Loaded {
     /// WASI 0.1.
     Module(Module),
-    /// WASI 0.2.
+    /// WASI 0.2 or 0.3.
     Component(Component),
 }
 
@@ -40,16 +41,33 @@ impl Loaded {
             Self::Module(module) => Linked::Module(base.modules()?.instantiate_pre(module)?),
             Self::Component(component) => {
                 let linked = base.components()?.instantiate_pre(component)?;
-                Linked::Component(CommandPre::new(linked)?)
+                if is_p3(component) {
+                    Linked::Concurrent(linked)
+                } else {
+                    Linked::Component(p2::bindings::CommandPre::new(linked)?)
+                }
             }
         })
     }
 }
 
+/// Whether the component is a command of WASI 0.3. One of both versions is taken as one of 0.2.
+fn is_p3(component: &Component) -> bool {
+    let runs = |versions: &str| {
+        let name = format!("{RUN}@{versions}");
+        let exports = component.component_type();
+        exports.exports(component.engine()).any(|(export, _)| export.starts_with(&name))
+    };
+    runs(WASI_P3_VERSIONS) && !runs(WASI_P2_VERSIONS)
+}
+
 /// A program that lacks nothing but its own memory.
 pub(crate) enum Linked {
     Module(InstancePre<Host>),
-    Component(CommandPre<Host>),
+    /// WASI 0.2.
+    Component(p2::bindings::CommandPre<Host>),
+    /// WASI 0.3.
+    Concurrent(component::InstancePre<Host>),
 }
 
 impl Linked {
@@ -58,6 +76,7 @@ impl Linked {
         match self {
             Self::Module(module) => module.module().engine(),
             Self::Component(component) => component.engine(),
+            Self::Concurrent(component) => component.engine(),
         }
     }
 
@@ -70,6 +89,10 @@ impl Linked {
             Self::Component(component) => {
                 component.instantiate_async(store).await.map(Entry::Component)
             }
+            Self::Concurrent(component) => {
+                let instance = component.instantiate_async(&mut *store).await?;
+                p3::bindings::Command::new(store, &instance).map(Entry::Concurrent)
+            }
         }
     }
 }
@@ -77,7 +100,8 @@ impl Linked {
 /// The guest's first function.
 pub(crate) enum Entry {
     Module(TypedFunc<(), ()>),
-    Component(Command),
+    Component(p2::bindings::Command),
+    Concurrent(p3::bindings::Command),
 }
 
 impl Entry {
@@ -87,6 +111,11 @@ impl Entry {
             Self::Module(start) => start.call_async(store, ()).await.map(|()| 0),
             Self::Component(command) => {
                 let result = command.wasi_cli_run().call_run(store).await?;
+                Ok(u8::from(result.is_err()))
+            }
+            Self::Concurrent(command) => {
+                let run = async |host: &Accessor<Host>| command.wasi_cli_run().call_run(host).await;
+                let result = store.run_concurrent(run).await??;
                 Ok(u8::from(result.is_err()))
             }
         }

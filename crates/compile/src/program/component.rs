@@ -1,9 +1,8 @@
 //! Whether a component is a program for this node, and of which kind.
 
-use nodule_engine::WASI_P3;
 use nodule_engine::imports::{
-    HTTP_HANDLER, HTTP_INCOMING_HANDLER, RUN, WASI_HTTP_P2_INTERFACES, WASI_P2_INTERFACES,
-    WASI_P2_VERSIONS, WASI_P3_INTERFACES, WASI_P3_VERSIONS,
+    HTTP_HANDLER, HTTP_INCOMING_HANDLER, RUN, WASI_CONFIG, WASI_HTTP_P2_INTERFACES,
+    WASI_P2_INTERFACES, WASI_P2_VERSIONS, WASI_P3_INTERFACES, WASI_P3_VERSIONS,
 };
 use wasmparser::{Parser, Payload};
 
@@ -83,18 +82,16 @@ impl<'a> Component<'a> {
         let program = |kind, wasi| Some(Program { kind, wasi });
         match () {
             () if exports(HTTP_INCOMING_HANDLER, is_p2) => program(Kind::Proxy, Wasi::P2),
-            () if exports(HTTP_HANDLER, is_offered_p3) => program(Kind::Proxy, Wasi::P3),
+            () if exports(HTTP_HANDLER, is_p3) => program(Kind::Proxy, Wasi::P3),
             () if exports(RUN, is_p2) => program(Kind::Component, Wasi::P2),
-            () if exports(RUN, is_offered_p3) => program(Kind::Component, Wasi::P3),
+            () if exports(RUN, is_p3) => program(Kind::Component, Wasi::P3),
             () => None,
         }
     }
 
     fn remedy(&self) -> String {
         let has = |beginning: &str| self.exports.iter().any(|name| name.starts_with(beginning));
-        if has("wasi:cli/run@0.3.") || has("wasi:http/handler@0.3.") {
-            NO_P3.into()
-        } else if has("wasi:cli/run@") || has("wasi:http/") {
+        if has("wasi:cli/run@") || has("wasi:http/") {
             "it is of another version of WASI; build for wasm32-wasip2".into()
         } else if self.exports.is_empty() {
             "it exports nothing; build a command (in Rust a `bin` for wasm32-wasip2)".into()
@@ -107,24 +104,25 @@ impl<'a> Component<'a> {
     }
 }
 
-const NO_P3: &str = "WASI 0.3 is not offered by this release: build for WASI 0.2 (wasm32-wasip2)";
-
 /// The import's name and a hint, if this node does not provide it.
 fn missing(import: &str) -> Option<(String, Option<&'static str>)> {
+    if import == WASI_CONFIG {
+        return None;
+    }
     let (interface, version) = split(import).unwrap_or((import, ""));
     let is_p2_interface =
         WASI_P2_INTERFACES.contains(&interface) || WASI_HTTP_P2_INTERFACES.contains(&interface);
     let is_p3_interface = WASI_P3_INTERFACES.contains(&interface);
-    let hint = if is_p2_interface && is_p2(version) || is_p3_interface && is_offered_p3(version) {
+    let hint = if is_p2_interface && is_p2(version) || is_p3_interface && is_p3(version) {
         return None;
     } else if version.starts_with(WASI_P3_VERSIONS) && is_p3_interface {
-        if WASI_P3 { "this is WASI before 0.3: rebuild with a current toolchain" } else { NO_P3 }
+        "this is WASI before 0.3: rebuild with a current toolchain"
     } else if is_p2_interface {
         "this is WASI before 0.2: rebuild with a current toolchain"
     } else if [HTTP_INCOMING_HANDLER, HTTP_HANDLER].contains(&interface) {
         "it passes requests on to another component: compose it with that one (`wac plug`)"
     } else if interface.starts_with("wasi:") {
-        "this node provides the command and HTTP interfaces of WASI 0.2 only: build without what needs another"
+        "this node provides the command and HTTP interfaces of WASI 0.2 and 0.3 only: build without what needs another"
     } else {
         "compose the component with one that exports what it imports (`wac plug`)"
     };
@@ -140,8 +138,8 @@ fn is_p2(version: &str) -> bool {
     is_release(version, WASI_P2_VERSIONS)
 }
 
-fn is_offered_p3(version: &str) -> bool {
-    WASI_P3 && is_release(version, WASI_P3_VERSIONS)
+fn is_p3(version: &str) -> bool {
+    is_release(version, WASI_P3_VERSIONS)
 }
 
 /// Whether `version` is a release of those that begin so; candidates are incompatible.
@@ -157,8 +155,12 @@ mod tests {
 
     #[test]
     fn only_what_is_offered_may_be_imported() {
-        for import in ["wasi:cli/stdout@0.2.0", "wasi:sockets/tcp@0.2.12", "wasi:http/types@0.2.0"]
-        {
+        for import in [
+            "wasi:cli/stdout@0.2.0",
+            "wasi:sockets/tcp@0.2.12",
+            "wasi:http/types@0.2.0",
+            "wasi:config/store@0.2.0-rc.1",
+        ] {
             assert_eq!(missing(import), None);
         }
         for (import, word) in [
@@ -175,11 +177,11 @@ mod tests {
     }
 
     #[test]
-    fn wasi_0_3_may_be_imported_where_the_engine_can_run_it() {
+    fn releases_of_wasi_0_3_may_be_imported() {
         for import in
             ["wasi:cli/stdout@0.3.0", "wasi:http/client@0.3.2", "wasi:clocks/system-clock@0.3.0"]
         {
-            assert_eq!(missing(import).is_none(), WASI_P3, "{import}");
+            assert_eq!(missing(import), None);
         }
         let (_, hint) = missing("wasi:cli/stdout@0.3.0-rc-2026-01-01").unwrap();
         assert!(hint.unwrap().contains("0.3"), "{hint:?}");

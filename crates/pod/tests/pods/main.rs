@@ -10,6 +10,7 @@
 mod api;
 mod compilations;
 mod groups;
+mod programs;
 mod registry;
 mod storage;
 
@@ -65,7 +66,10 @@ impl Agent {
             cgroups,
             memory: 1 << 30,
             privileged,
-            network: nodule_pod::Network::default(),
+            network: nodule_pod::Network {
+                deny: vec!["192.0.2.0/24".parse().unwrap()],
+                ..nodule_pod::Network::default()
+            },
             log_max_size: 1 << 20,
             log_max_files: 5,
             sync: Duration::from_secs(60),

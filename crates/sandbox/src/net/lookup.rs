@@ -1,5 +1,5 @@
-//! How guests ask for names: `wasi:sockets/ip-name-lookup` of WASI 0.2, put in the place of the library's own, which asks
-//! the C library.
+//! How guests ask for names: `wasi:sockets/ip-name-lookup` of WASI 0.2 and 0.3, put in the place of the library's own,
+//! which ask the C library.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -12,13 +12,15 @@ use wasmtime::component::{Linker, Resource, ResourceType};
 use wasmtime::{Result, StoreContextMut};
 use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddress};
 use wasmtime_wasi::p2::{DynPollable, Network, Pollable, subscribe};
+use wasmtime_wasi::p3::bindings::sockets::{ip_name_lookup, types};
 use wasmtime_wasi::runtime::{AbortOnDropJoinHandle, spawn};
 use wasmtime_wasi::{WasiView, async_trait};
 
 use super::resolver::LookupError;
 use crate::guest::Host;
 
-/// The interface, of the library's own version: it takes that one's place only under the same name.
+/// The interfaces, of the library's own versions: they take those ones' place only under the same names.
+const P3: &str = "wasi:sockets/ip-name-lookup@0.3.0";
 const P2: &str = "wasi:sockets/ip-name-lookup@0.2.12";
 
 type Found = Result<vec::IntoIter<IpAddr>, LookupError>;
@@ -100,6 +102,34 @@ fn ready(
     (stream,): (Resource<Addresses>,),
 ) -> Result<(Resource<DynPollable>,)> {
     Ok((subscribe(store.data_mut().ctx().table, stream)?,))
+}
+
+/// Gives the interface of WASI 0.3 to components, in the place of the one that is there.
+pub(crate) fn add_p3(linker: &mut Linker<Host>) -> Result<()> {
+    linker.allow_shadowing(true);
+    let mut interface = linker.instance(P3)?;
+    interface.func_wrap_concurrent("resolve-addresses", |store, (name,): (String,)| {
+        let network = store.with(|mut store| Arc::clone(&store.get().network));
+        Box::pin(async move { Ok((concurrent(&network, &name).await,)) })
+    })?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+async fn concurrent(
+    network: &super::Network,
+    name: &str,
+) -> Result<Vec<types::IpAddress>, ip_name_lookup::ErrorCode> {
+    use ip_name_lookup::ErrorCode;
+    let found = network.resolver.lookup(name).await;
+    found.map(|addresses| addresses.into_iter().map(Into::into).collect()).map_err(|error| {
+        match error {
+            LookupError::Invalid => ErrorCode::InvalidArgument,
+            LookupError::Unknown => ErrorCode::NameUnresolvable,
+            LookupError::Temporary => ErrorCode::TemporaryResolverFailure,
+            LookupError::NoServer => ErrorCode::PermanentResolverFailure,
+        }
+    })
 }
 
 fn code(error: LookupError) -> ErrorCode {

@@ -21,6 +21,13 @@ pub(crate) fn component() -> Program {
     Program { cwasm, kind: Kind::Component }
 }
 
+/// The probe of WASI 0.3.
+pub(crate) fn component_p3() -> Program {
+    static PROBE: OnceLock<PathBuf> = OnceLock::new();
+    let cwasm = PROBE.get_or_init(|| compile(&probes().join("probe.p3.wasm"))).clone();
+    Program { cwasm, kind: Kind::Component }
+}
+
 /// Both, for what must not differ between them.
 pub(crate) fn both() -> [Program; 2] {
     [module(), component()]

@@ -11,6 +11,8 @@
 )]
 
 mod agent;
+mod concurrent;
+mod config;
 mod dns;
 mod ends;
 mod files;

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use nodule_engine::imports::WASI_P2_INTERFACES;
+use nodule_engine::imports::{WASI_CONFIG, WASI_P2_INTERFACES, WASI_P3_INTERFACES};
 use nodule_sandbox_proto::{Access, Cause};
 
 use crate::guests::both;
@@ -61,8 +61,11 @@ fn the_clock_is_the_nodes() {
 
 #[test]
 fn a_component_may_import_all_that_the_compiler_lets_pass() {
-    let import = |interface: &&str| format!(r#"(import "{interface}@0.2.0" (instance))"#);
-    let imports: String = WASI_P2_INTERFACES.iter().map(import).collect();
+    let import = |interface: &str| format!(r#"(import "{interface}" (instance))"#);
+    let p2 = WASI_P2_INTERFACES.iter().map(|interface| format!("{interface}@0.2.0"));
+    let p3 = WASI_P3_INTERFACES.iter().map(|interface| format!("{interface}@0.3.0"));
+    let imports: String =
+        p2.chain(p3).chain([WASI_CONFIG.to_owned()]).map(|name| import(&name)).collect();
     let ended = Setup::text(&format!(
         r#"(component {imports}
             (core module $m (func (export "run") (result i32) i32.const 1))
