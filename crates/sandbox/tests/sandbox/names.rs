@@ -8,7 +8,7 @@ use nodule_sandbox_proto::{Host, Names};
 
 use crate::dns::{Asked, By, Server};
 use crate::guests::component;
-use crate::setup::{Ended, Sandbox, Setup};
+use crate::setup::{Ended, PATIENCE, Sandbox, Setup};
 
 fn names(servers: &[&Server]) -> Names {
     Names { servers: servers.iter().map(|server| server.address).collect(), ..Names::default() }
@@ -244,12 +244,12 @@ fn a_look_up_takes_no_thread() {
     let server = Server::start(move |question| {
         if !question.six {
             ask.lock().unwrap().send(()).unwrap();
-            wait.lock().unwrap().recv().unwrap();
+            wait.lock().unwrap().recv_timeout(PATIENCE).unwrap();
         }
         vec![question.addresses(&["192.0.2.1"])]
     });
     let sandbox = start(Names { timeout: 60, ..names(&[&server]) }, &["db.example.com"]);
-    asked.recv().unwrap();
+    asked.recv_timeout(PATIENCE).unwrap();
     let threads = fs::read_dir(format!("/proc/{}/task", sandbox.child.id())).unwrap().count();
     go.send(()).unwrap();
     assert_eq!(threads, 2, "the guest's and the control thread");
