@@ -36,7 +36,9 @@ pub(crate) fn components(engine: &Engine) -> Result<component::Linker<Host>> {
 mod tests {
     use std::sync::Arc;
 
-    use nodule_engine::imports::WASI_P1_FUNCTIONS;
+    use nodule_engine::imports::{
+        WASI_CONFIG, WASI_P1_FUNCTIONS, WASI_P2_INTERFACES, WASI_P3_INTERFACES,
+    };
     use nodule_sandbox_proto::Net;
     use wasmtime::{Extern, Func, FuncType, Store, ValType};
     use wasmtime_wasi::WasiCtxBuilder;
@@ -51,6 +53,31 @@ mod tests {
 
     fn signature(function: &FuncType) -> String {
         format!("{}:{}", letters(function.params()), letters(function.results()))
+    }
+
+    /// Interfaces that are types alone, for which there is nothing to provide.
+    const TYPES: &[&str] = &["wasi:cli/types", "wasi:clocks/types"];
+
+    /// Whether something of this name is there: a name is defined once.
+    fn taken(linker: &mut component::Linker<Host>, name: &str) -> bool {
+        let kind = component::ResourceType::host::<()>();
+        linker.root().resource(name, kind, |_, _| Ok(())).is_err()
+    }
+
+    #[test]
+    fn what_the_compiler_lets_components_import_is_there() {
+        let engine = Engine::new(&nodule_engine::config()).unwrap();
+        let mut linker = components(&engine).unwrap();
+        let p2 = WASI_P2_INTERFACES.iter().map(|interface| format!("{interface}@0.2.12"));
+        let p3 = WASI_P3_INTERFACES.iter().filter(|interface| !TYPES.contains(interface));
+        let p3 = p3.map(|interface| format!("{interface}@0.3.0"));
+        for name in p2.chain(p3).chain([WASI_CONFIG.to_owned()]) {
+            // HTTP is given by its own code.
+            if !name.starts_with("wasi:http/") {
+                assert!(taken(&mut linker, &name), "{name} is not defined");
+            }
+        }
+        assert!(!taken(&mut linker, "wasi:http/none@0.2.0"));
     }
 
     #[test]
