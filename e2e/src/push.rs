@@ -140,11 +140,12 @@ impl Registry {
         Ok(text)
     }
 
-    /// Pushes the test guest as `examples/probe:p1` (a module), `:p2` (a component) and `:krustlet`.
+    /// Pushes the test guest as `examples/probe:p1` (a module), `:p2` and `:p3` (components) and `:krustlet`.
     pub async fn push_probe(&self) -> Result<()> {
         let images = [
             ("p1", "probe.p1.wasm", Packaging::Cncf),
             ("p2", "probe.p2.wasm", Packaging::Cncf),
+            ("p3", "probe.p3.wasm", Packaging::Cncf),
             ("krustlet", "probe.p1.wasm", Packaging::Krustlet),
         ];
         for (tag, guest, packaging) in images {

@@ -8,6 +8,7 @@
 mod guests;
 mod harness;
 mod image;
+mod network;
 mod node;
 mod outage;
 mod pod;

@@ -28,9 +28,9 @@ async fn a_pod_runs_and_its_log_is_what_it_printed() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_module_a_component_and_a_krustlet_artifact_run_alike() -> Result<()> {
+async fn a_module_components_and_a_krustlet_artifact_run_alike() -> Result<()> {
     test::run(async |test| {
-        for tag in ["p1", "p2", "krustlet"] {
+        for tag in ["p1", "p2", "p3", "krustlet"] {
             let mut spec = test.spec(&["show"]);
             spec["restartPolicy"] = json!("Never");
             spec["containers"][0]["image"] = json!(test.image(&format!("examples/probe:{tag}")));
@@ -39,7 +39,7 @@ async fn a_module_a_component_and_a_krustlet_artifact_run_alike() -> Result<()> 
                 json!([{ "name": "WHO", "value": "world" }, { "name": "GREETING", "value": "hello, $(WHO)" }]);
             test.pod(tag, spec).await?;
         }
-        for tag in ["p1", "p2", "krustlet"] {
+        for tag in ["p1", "p2", "p3", "krustlet"] {
             test.pod_until(tag, "to have succeeded", |pod| status::phase(pod) == "Succeeded").await?;
             let log = test.kubectl(&["logs", tag])?;
             assert!(log.lines().any(|line| line == "arg show"), "{tag}: {log}");
