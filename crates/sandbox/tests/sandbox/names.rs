@@ -8,7 +8,7 @@ use nodule_sandbox_proto::{Host, Names};
 
 use crate::dns::{Asked, By, Server};
 use crate::guests::component;
-use crate::setup::{Ended, PATIENCE, Sandbox, Setup};
+use crate::setup::{Ended, PATIENCE, Sandbox, Setup, until};
 
 fn names(servers: &[&Server]) -> Names {
     Names { servers: servers.iter().map(|server| server.address).collect(), ..Names::default() }
@@ -182,10 +182,10 @@ fn a_server_that_is_silent_fails_or_is_not_there_is_followed_by_the_next() {
     let good = only("db.example.com", &["192.0.2.1"]);
     let mut names = names(&[&silent, &failing, &good]);
     names.servers.insert(0, gone);
-    names.timeout = 1;
+    (names.timeout, names.attempts) = (2, 5);
     assert_eq!(resolve(names, "db.example.com").text(), ["192.0.2.1"]);
     for server in [&silent, &failing, &good] {
-        assert_eq!(server.asked().len(), 2);
+        assert_eq!(server.names(), ["db.example.com"]);
     }
 }
 
@@ -195,7 +195,8 @@ fn silent_servers_are_asked_as_often_as_configured() {
     let names = Names { timeout: 1, attempts: 3, search: vec!["lan".into()], ..names(&[&silent]) };
     let ended = resolve(names, "db");
     assert_eq!(ended.exit().code, 1);
-    assert_eq!(silent.asked().len(), 6, "three times, two families");
+    until("three questions of each family", || (silent.asked().len() >= 6).then_some(()));
+    assert_eq!(silent.asked().len(), 6);
     assert_eq!(silent.names(), ["db.lan"], "who is silent is asked for nothing else");
 }
 
