@@ -35,7 +35,7 @@ impl Users {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let (first, last) = (*self.range.start(), *self.range.end());
         let free = (taken.next.max(first)..=last)
-            .chain(first..taken.next.min(last))
+            .chain(first..=last)
             .find(|user| !taken.users.contains(user))?;
         taken.users.insert(free);
         taken.next = free.saturating_add(1);
@@ -159,7 +159,11 @@ mod tests {
         users.give_back(10);
         users.give_back(11);
         users.give_back(12);
-        assert_eq!(users.take(), Some(12));
+        assert_eq!([users.take(), users.take(), users.take()], [Some(12), Some(10), Some(11)]);
+        for _ in 0..2 {
+            users.give_back(12);
+            assert_eq!(users.take(), Some(12), "the only one that is free");
+        }
     }
 
     fn choose(
