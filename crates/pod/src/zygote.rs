@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
 use nodule_sandbox_proto::zygote::{Order, Reply, receive, send};
 use nodule_sandbox_proto::{Process, VERSION};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -155,6 +156,8 @@ impl Zygote {
             () = self.lost.notified() => {}
         }
         self.link().take();
+        // A start that found it broken meanwhile has said so, too: not of the next one.
+        let _ = self.lost.notified().now_or_never();
         // It may have ended already. One that was only cut off ends when its last child has: then it is init's.
         match raised.child.try_wait() {
             Ok(Some(status)) => {
