@@ -75,6 +75,8 @@ fn guarded() -> Result<Rules, BackendError> {
         (libc::SYS_clone, vec![rule(0, SeccompCmpOp::MaskedEq(thread), thread)?]),
         (libc::SYS_ioctl, one_of(1, &controls)?),
         (libc::SYS_tgkill, one_of(0, &[myself])?),
+        // Of its others, F_SETOWN and F_SETSIG send any signal to any process of the same user.
+        (libc::SYS_fcntl, one_of(1, DESCRIPTOR)?),
     ]))
 }
 
@@ -141,7 +143,6 @@ const CALLS: &[i64] = &[
     libc::SYS_pwritev2,
     libc::SYS_lseek,
     libc::SYS_close,
-    libc::SYS_fcntl,
     libc::SYS_fstat,
     libc::SYS_ftruncate,
     libc::SYS_fallocate,
@@ -174,6 +175,16 @@ const CALLS: &[i64] = &[
     libc::SYS_poll,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_epoll_wait,
+];
+
+/// What may be done with a descriptor (fcntl(2)): copies of it, and its flags.
+const DESCRIPTOR: &[i32] = &[
+    libc::F_DUPFD,
+    libc::F_DUPFD_CLOEXEC,
+    libc::F_GETFD,
+    libc::F_SETFD,
+    libc::F_GETFL,
+    libc::F_SETFL,
 ];
 
 /// RISC-V has only its successor.

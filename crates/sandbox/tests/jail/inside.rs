@@ -155,6 +155,7 @@ fn calls() {
         tried("socket-internet", internet.into());
         tried("connect", libc::connect(0, std::ptr::null(), 0).into());
         tried("kill-parent", libc::kill(parent, 0).into());
+        tried("signal-by-descriptor", libc::fcntl(0, libc::F_SETOWN, parent).into());
         tried("ptrace-parent", libc::ptrace(libc::PTRACE_SEIZE, parent, 0, 0));
         tried("unshare", libc::unshare(libc::CLONE_NEWUSER).into());
         tried("io-uring", libc::syscall(libc::SYS_io_uring_setup, 1, 0));

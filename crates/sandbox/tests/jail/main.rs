@@ -109,6 +109,7 @@ fn a_sealed_process_has_the_system_calls_of_a_guest_and_no_others() {
         "connect",
         "ptrace-parent",
         "kill-parent",
+        "signal-by-descriptor",
         "setuid",
         "mount",
         "unshare",
