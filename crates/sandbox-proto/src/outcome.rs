@@ -105,6 +105,11 @@ impl Exit {
         Self { cause, code: cause.code(), message: cut(message), started_at, finished_at }
     }
 
+    /// With no more of its message than is kept: of a sandbox, which may have written anything.
+    pub(crate) fn bounded(self) -> Self {
+        Self { message: cut(&self.message), ..self }
+    }
+
     /// The guest ended by itself, with `code`.
     pub fn exited(code: u8, started_at: i64, finished_at: i64) -> Self {
         Self {
@@ -192,6 +197,7 @@ mod tests {
         let exit = Exit::new(Cause::Trapped, &long, Some(1), 2);
         assert_eq!(exit.message, "x".repeat(MESSAGE_LIMIT - 1));
         assert_eq!(Exit::new(Cause::Trapped, "short", None, 2).message, "short");
+        assert_eq!(Exit { message: long, ..exit.clone() }.bounded(), exit);
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl State {
     pub fn exit(&self) -> Result<Option<Exit>, StateError> {
         match load(self.folder.join(EXIT))? {
             Some(exit) => Ok(Some(exit)),
-            None => load(self.folder.join(OUT).join(EXIT)),
+            None => Ok(load(self.folder.join(OUT).join(EXIT))?.map(Exit::bounded)),
         }
     }
 
