@@ -29,9 +29,12 @@ pub(crate) fn detach() -> io::Result<()> {
 /// before anything else is opened.
 pub(crate) fn close_inherited() {
     const FIRST: libc::c_uint = 3;
-    #[expect(unsafe_code, reason = "no library closes descriptors that nobody here owns")]
+    #[expect(
+        unsafe_code,
+        reason = "no library closes descriptors that nobody here owns, and musl has not even the call"
+    )]
     // SAFETY: this program has opened nothing yet, so that nobody in it uses what is closed.
-    let closed = unsafe { libc::close_range(FIRST, libc::c_uint::MAX, 0) };
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, 0) };
     if closed != 0 {
         diagnose(format_args!("inherited files stay open: {}", io::Error::last_os_error()));
     }
