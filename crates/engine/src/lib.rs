@@ -46,10 +46,11 @@ pub fn config() -> Config {
 }
 
 /// What a component that serves HTTP is compiled for and run with: [`config`] with a check of the epoch in every loop
-/// and function, so that one request that does not end is ended while the others of its process go on.
+/// and function, so that one request that does not end is ended while the others of its process go on. Its calls may be
+/// concurrent, as WASI 0.3 has it.
 pub fn proxy_config() -> Config {
     let mut config = config();
-    config.epoch_interruption(true);
+    config.epoch_interruption(true).concurrency_support(true);
     config
 }
 

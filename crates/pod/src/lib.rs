@@ -33,6 +33,7 @@ mod resolv;
 mod resources;
 mod restart;
 mod sandbox;
+mod serving;
 mod settings;
 mod status;
 mod storage;

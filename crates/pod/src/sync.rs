@@ -21,6 +21,7 @@ use crate::record::Run;
 use crate::resources;
 use crate::restart::{self, Backoff, Next};
 use crate::sandbox::{self, Place, Sandbox};
+use crate::serving::{Serving, serving};
 use crate::settings::settings;
 use crate::status::Waiting;
 use crate::user::Choice;
@@ -206,6 +207,7 @@ impl Worker {
             nodule_image::Kind::Component => proto::Kind::Component,
             nodule_image::Kind::Proxy => proto::Kind::Proxy,
         };
+        let Serving { http, roots } = serving(&self.record.pod, container, &config.addresses)?;
         let held = container.stdin == Some(true);
         Ok(proto::Container {
             version: proto::VERSION,
@@ -223,6 +225,8 @@ impl Worker {
                 .then(|| resources::niceness(resources::qos(&self.record.pod))),
             net: self.net()?,
             config: settings(&self.record.pod),
+            http: (kind == proto::Kind::Proxy).then_some(http),
+            roots,
             log: proto::Log {
                 path: PathBuf::new(),
                 max_size: config.log_max_size,

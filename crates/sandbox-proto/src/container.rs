@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::Net;
+use crate::{Http, Roots};
 
 /// One container to run: `container.json`, written by the agent before it starts the process and never changed after.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +45,12 @@ pub struct Container {
     /// What a component that imports `wasi:config/store` finds there.
     #[serde(default)]
     pub config: BTreeMap<String, String>,
+    /// Where and how a [`Kind::Proxy`] is served; for other kinds it means nothing.
+    #[serde(default)]
+    pub http: Option<Http>,
+    /// Whom the guest's outgoing HTTPS believes beside the authorities that everybody does.
+    #[serde(default)]
+    pub roots: Vec<Roots>,
 }
 
 /// A user of the host, by numbers alone: it needs no entry in `/etc/passwd`.

@@ -13,6 +13,7 @@
 mod block;
 mod container;
 pub mod frame;
+mod http;
 mod message;
 mod net;
 mod outcome;
@@ -21,6 +22,7 @@ pub mod zygote;
 
 pub use block::{Block, NoBlock};
 pub use container::{Access, Container, Kind, Limits, Log, Mount, Program, Stdin, User};
+pub use http::{Http, Roots};
 pub use message::{Message, Report, Request};
 pub use net::{Host, Names, Net};
 pub use outcome::{Cause, Exit, Fate, MESSAGE_LIMIT, Process, Started, start_ticks};

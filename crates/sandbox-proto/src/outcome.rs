@@ -1,6 +1,7 @@
 //! What a sandbox answers: that the guest runs, and how it ended.
 
 use std::io;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,9 @@ pub struct Started {
     /// The layers of confinement that this machine or this user does not allow, by name; a word for a person each.
     #[serde(default)]
     pub missing: Vec<String>,
+    /// Where a program that answers requests does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served: Option<SocketAddr>,
 }
 
 /// How a sandbox's process ended, as its parent, the zygote, saw it: `fate.json`.

@@ -11,8 +11,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use nodule_sandbox_proto::{
-    Access, CONTAINER, Cause, Container, EXIT, Exit, Fate, Host, Kind, Limits, Log, Mount, Names,
-    Net, OUT, Out, Process, Program, Started, State, StateError, Stdin, User, VERSION,
+    Access, CONTAINER, Cause, Container, EXIT, Exit, Fate, Host, Http, Kind, Limits, Log, Mount,
+    Names, Net, OUT, Out, Process, Program, Roots, Started, State, StateError, Stdin, User,
+    VERSION,
 };
 
 fn container() -> Container {
@@ -50,6 +51,8 @@ fn container() -> Container {
             },
         },
         config: [("greeting".into(), "hello".into())].into(),
+        http: Some(Http::new(([127, 0, 0, 1], 8080).into())),
+        roots: vec![Roots::Pem("pem".into()), Roots::File("/ca.pem".into())],
     }
 }
 
@@ -67,7 +70,7 @@ fn what_one_side_writes_the_other_reads() {
     assert_eq!(state.exit().unwrap(), None);
     assert!(!state.has_container());
 
-    let started = Started { at: 5, missing: vec!["landlock".into()] };
+    let started = Started { at: 5, missing: vec!["landlock".into()], served: None };
     let exit = Exit::new(Cause::Trapped, "unreachable", Some(5), 6);
     let here = Process::here().unwrap();
     let out = Out::open(&state).unwrap();

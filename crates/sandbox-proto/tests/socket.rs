@@ -21,7 +21,7 @@ fn frame(body: &[u8]) -> Vec<u8> {
 fn reports() -> Vec<Report> {
     vec![
         Report::Hello { version: VERSION, id: "ab".repeat(32) },
-        Report::Started(Started { at: -1, missing: vec!["landlock".into()] }),
+        Report::Started(Started { at: -1, missing: vec!["landlock".into()], served: None }),
         Report::Ended(Exit::new(Cause::OutOfMemory, "ünïcode\n", None, i64::MAX)),
     ]
 }

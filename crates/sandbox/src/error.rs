@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use nodule_sandbox_proto::StateError;
@@ -61,6 +62,20 @@ pub(crate) enum StartError {
     /// Something that the program imports is not there, or of another type, or it has no first function.
     #[error("link the program")]
     Link(#[source] wasmtime::Error),
+    /// A program that answers requests, and nothing says where it is served.
+    #[error("serve the program: it answers HTTP requests, and no address is given")]
+    NoAddress,
+    /// The address where it should be served.
+    #[error("listen on {address}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Root certificates that are none.
+    #[error("read root certificates from {0}: {1}")]
+    Roots(String, String),
     /// The program's memories and tables are larger than its limit from the start.
     #[error("the program begins with {wanted} bytes of memory, and its limit is {limit} bytes")]
     Memory {

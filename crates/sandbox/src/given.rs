@@ -11,58 +11,79 @@ use wasmtime_wasi_config::WasiConfigVariables;
 use crate::base::Base;
 use crate::error::StartError;
 use crate::files::Files;
+use crate::guest::Host;
+use crate::http::Stop;
+use crate::http::client::{self, Client};
 use crate::input::Input;
 use crate::jail::{Held, Jail};
+use crate::memory::{Budget, Memory};
 use crate::net::Network;
 use crate::output::Log;
-use crate::program::{Linked, Loaded};
+use crate::program::Program;
 use crate::random;
 
 /// A container and what the host has opened for it. The process is confined from here on, but for the seal.
 pub(crate) struct Given {
     pub(crate) container: Container,
     pub(crate) log: Log,
-    pub(crate) linked: Linked,
     pub(crate) jail: Jail,
-    pub(crate) network: Arc<Network>,
-    pub(crate) config: Arc<WasiConfigVariables>,
+    network: Arc<Network>,
+    config: Arc<WasiConfigVariables>,
+    /// Tells the server that the container is to stop.
+    pub(crate) stop: Stop,
+    budget: Budget,
+    client: Arc<Client>,
     files: Files,
     input: Input,
 }
 
 impl Given {
     /// Opens all that `container`, whose state is in `state` and `out`, is given, and confines the process to it.
+    /// The program comes beside it.
     pub(crate) fn new(
         base: &Base,
         container: Container,
         state: &State,
         out: &Out,
-    ) -> Result<Self, StartError> {
+    ) -> Result<(Self, Program), StartError> {
         let mut jail = Jail::enter(&container)?;
         let (log, folder) = Log::open(&container.log, container.user.as_ref())?;
         let stage = jail.stage(&container.mounts, state.folder())?;
         let files = Files::open(&stage)?;
-        let linked =
-            Loaded::load(&base.engine, &container.program)?.link(base).map_err(StartError::Link)?;
+        let program = Program::open(base, &container)?;
+        let network = Network::new(&container.net);
+        let roots = client::roots(&container.roots)?;
+        let client = Arc::new(Client::new(roots, Arc::clone(&network), log.clone()));
+        let budget = Budget::new(container.limits.memory);
         let held = Held { mounts: &stage.mounts, folders: &[out.folder(), &folder] };
         jail.confine(&stage, &held, container.user.as_ref(), sockets(&container))?;
         let input = Input::new(container.stdin);
-        let network = Network::new(&container.net);
         let config = Arc::new(container.config.clone().into_iter().collect());
-        Ok(Self { container, log, linked, jail, network, config, files, input })
+        let stop = Stop::default();
+        let given =
+            Self { container, log, jail, network, config, stop, budget, client, files, input };
+        Ok((given, program))
     }
 
     /// What the stop notice does, from any thread, as often as it comes.
-    pub(crate) fn stop(&self) -> impl Fn() + Send + 'static {
-        let (log, input) = (self.log.clone(), self.input.clone());
+    pub(crate) fn stopper(&self) -> impl Fn() + Send + 'static {
+        let (log, input, stop) = (self.log.clone(), self.input.clone(), self.stop.clone());
         move || {
             input.end();
+            stop.notify();
             log.flush();
         }
     }
 
-    /// All that one instance of the guest can reach. Called within the runtime.
-    pub(crate) fn wasi(&self) -> Result<WasiP1Ctx, StartError> {
+    /// What the host keeps for one instance of the guest. Called within the runtime.
+    pub(crate) fn host(&self) -> Result<Host, StartError> {
+        let memory = Memory::new(&self.budget);
+        let (network, config) = (Arc::clone(&self.network), Arc::clone(&self.config));
+        Ok(Host::new(self.wasi()?, memory, network, config, Arc::clone(&self.client)))
+    }
+
+    /// All that one instance of the guest can reach.
+    fn wasi(&self) -> Result<WasiP1Ctx, StartError> {
         let mut wasi = WasiCtxBuilder::new();
         wasi.args(&self.container.args).envs(&self.container.env);
         wasi.stdout(self.log.stream(Stream::Stdout)).stderr(self.log.stream(Stream::Stderr));

@@ -11,7 +11,7 @@
 //! other, [`control`], serves the socket, so that nothing the agent asks waits for a guest that never yields.
 //!
 //! Read next: [`run`] for the order of things, [`jail`] for what the process gives up, then [`guest`] and its
-//! [`program`], then what it is [`given`]: [`files`], [`input`], [`output`], [`memory`], [`net`], [`random`].
+//! [`program`], or [`http`] for one that answers requests, then what it is [`given`]: [`files`], [`input`], [`output`], [`memory`], [`net`], [`random`].
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -25,6 +25,7 @@ mod error;
 mod files;
 mod given;
 mod guest;
+mod http;
 mod input;
 pub mod jail;
 mod linker;

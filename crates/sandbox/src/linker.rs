@@ -5,6 +5,7 @@ use wasmtime::component;
 use wasmtime::{Engine, Linker, Result};
 use wasmtime_wasi::{I32Exit, p1, p2, p3};
 use wasmtime_wasi_config::WasiConfig;
+use wasmtime_wasi_http as http;
 
 use crate::guest::Host;
 use crate::net::lookup;
@@ -29,6 +30,8 @@ pub(crate) fn components(engine: &Engine) -> Result<component::Linker<Host>> {
     lookup::add_p2(&mut linker)?;
     lookup::add_p3(&mut linker)?;
     wasmtime_wasi_config::add_to_linker(&mut linker, |host| WasiConfig::from(&*host.config))?;
+    http::p2::add_only_http_to_linker_async(&mut linker)?;
+    http::p3::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 
@@ -37,15 +40,18 @@ mod tests {
     use std::sync::Arc;
 
     use nodule_engine::imports::{
-        WASI_CONFIG, WASI_P1_FUNCTIONS, WASI_P2_INTERFACES, WASI_P3_INTERFACES,
+        WASI_CONFIG, WASI_HTTP_P2_INTERFACES, WASI_P1_FUNCTIONS, WASI_P2_INTERFACES,
+        WASI_P3_INTERFACES,
     };
     use nodule_sandbox_proto::Net;
     use wasmtime::{Extern, Func, FuncType, Store, ValType};
     use wasmtime_wasi::WasiCtxBuilder;
 
     use super::*;
-    use crate::memory::Memory;
+    use crate::http::client::Client;
+    use crate::memory::{Budget, Memory};
     use crate::net::Network;
+    use crate::output::Log;
 
     fn letters(types: impl Iterator<Item = ValType>) -> String {
         types.map(|value| if matches!(value, ValType::I64) { 'I' } else { 'i' }).collect()
@@ -68,14 +74,12 @@ mod tests {
     fn what_the_compiler_lets_components_import_is_there() {
         let engine = Engine::new(&nodule_engine::config()).unwrap();
         let mut linker = components(&engine).unwrap();
-        let p2 = WASI_P2_INTERFACES.iter().map(|interface| format!("{interface}@0.2.12"));
+        let p2 = WASI_P2_INTERFACES.iter().chain(WASI_HTTP_P2_INTERFACES);
+        let p2 = p2.map(|interface| format!("{interface}@0.2.12"));
         let p3 = WASI_P3_INTERFACES.iter().filter(|interface| !TYPES.contains(interface));
         let p3 = p3.map(|interface| format!("{interface}@0.3.0"));
         for name in p2.chain(p3).chain([WASI_CONFIG.to_owned()]) {
-            // HTTP is given by its own code.
-            if !name.starts_with("wasi:http/") {
-                assert!(taken(&mut linker, &name), "{name} is not defined");
-            }
+            assert!(taken(&mut linker, &name), "{name} is not defined");
         }
         assert!(!taken(&mut linker, "wasi:http/none@0.2.0"));
     }
@@ -83,12 +87,18 @@ mod tests {
     #[test]
     fn the_compiler_knows_what_modules_may_import() {
         let engine = Engine::new(&nodule_engine::config()).unwrap();
-        let host = Host {
-            wasi: WasiCtxBuilder::new().build_p1(),
-            memory: Memory::new(None),
-            network: Network::new(&Net::default()),
-            config: Arc::default(),
+        let memory = Memory::new(&Budget::new(None));
+        let folder = tempfile::tempdir().unwrap();
+        let log = nodule_sandbox_proto::Log {
+            path: folder.path().join("0.log"),
+            max_size: 1 << 20,
+            max_files: 2,
         };
+        let network = Network::new(&Net::default());
+        let log = Log::open(&log, None).unwrap().0;
+        let client = Client::new(Vec::new(), Arc::clone(&network), log);
+        let wasi = WasiCtxBuilder::new().build_p1();
+        let host = Host::new(wasi, memory, network, Arc::default(), Arc::new(client));
         let mut store = Store::new(&engine, host);
         let linker = modules(&engine).unwrap();
         let provided: Vec<_> = linker.iter(&mut store).collect();

@@ -1,17 +1,37 @@
 //! The limit on a guest's memory.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use wasmtime::{Error, ResourceLimiter, Result};
 
 /// What one element of a table takes in this process.
 const ELEMENT: usize = size_of::<usize>();
 
-/// Counts the linear memories and tables of one guest against its limit.
+/// What all instances of a container may use together.
+#[derive(Clone)]
+pub(crate) struct Budget {
+    limit: usize,
+    /// Only the thread of the guests changes it.
+    used: Arc<AtomicUsize>,
+}
+
+impl Budget {
+    /// A limit in bytes; none leaves what Wasm itself allows.
+    pub(crate) fn new(limit: Option<u64>) -> Self {
+        let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        Self { limit, used: Arc::default() }
+    }
+}
+
+/// Counts the linear memories and tables of one instance against the limit.
 ///
 /// A growth over the limit is refused as Wasm has it: the guest sees -1 and may live with that. Most do not, and trap;
 /// then the container ran out of memory.
 pub(crate) struct Memory {
-    limit: usize,
-    used: usize,
+    budget: Budget,
+    /// Of what is used, what this instance does.
+    own: usize,
     refused: Option<Refused>,
 }
 
@@ -23,10 +43,9 @@ pub(crate) struct Refused {
 }
 
 impl Memory {
-    /// A limit in bytes; none leaves what Wasm itself allows.
-    pub(crate) fn new(limit: Option<u64>) -> Self {
-        let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        Self { limit, used: 0, refused: None }
+    /// For one more instance.
+    pub(crate) fn new(budget: &Budget) -> Self {
+        Self { budget: budget.clone(), own: 0, refused: None }
     }
 
     /// Whether the guest's last wish for memory was refused.
@@ -36,14 +55,17 @@ impl Memory {
 
     /// The limit in bytes, if there is one.
     pub(crate) fn limit(&self) -> Option<usize> {
-        (self.limit != usize::MAX).then_some(self.limit)
+        (self.budget.limit != usize::MAX).then_some(self.budget.limit)
     }
 
     fn grow(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> bool {
-        let wanted = self.used.saturating_sub(current).saturating_add(desired);
-        let granted = wanted <= self.limit && maximum.is_none_or(|maximum| desired <= maximum);
+        let used = self.budget.used.load(Ordering::Relaxed);
+        let wanted = used.saturating_sub(current).saturating_add(desired);
+        let granted =
+            wanted <= self.budget.limit && maximum.is_none_or(|maximum| desired <= maximum);
         if granted {
-            self.used = wanted;
+            self.budget.used.store(wanted, Ordering::Relaxed);
+            self.own = self.own.saturating_sub(current).saturating_add(desired);
             self.refused = None;
         } else {
             self.refused = Some(Refused { wanted });
@@ -53,7 +75,15 @@ impl Memory {
 
     /// The kernel refused what was granted here. What was counted stays counted: the guest is at its end.
     fn failed(&mut self) {
-        self.refused = Some(Refused { wanted: self.used });
+        let wanted = self.budget.used.load(Ordering::Relaxed);
+        self.refused = Some(Refused { wanted });
+    }
+}
+
+impl Drop for Memory {
+    /// What the instance had goes with it.
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.own, Ordering::Relaxed);
     }
 }
 
@@ -94,9 +124,25 @@ mod tests {
 
     const PAGE: usize = 64 << 10;
 
+    fn memory(pages: Option<u64>) -> Memory {
+        Memory::new(&Budget::new(pages.map(|pages| pages * PAGE as u64)))
+    }
+
+    #[test]
+    fn instances_share_the_limit_and_give_back() {
+        let budget = Budget::new(Some(4 * PAGE as u64));
+        let (mut one, mut other) = (Memory::new(&budget), Memory::new(&budget));
+        assert!(one.memory_growing(0, 3 * PAGE, None).unwrap());
+        assert!(!other.memory_growing(0, 2 * PAGE, None).unwrap());
+        assert_eq!(other.refused(), Some(Refused { wanted: 5 * PAGE }));
+        assert!(one.memory_growing(3 * PAGE, 4 * PAGE, None).unwrap());
+        drop(one);
+        assert!(other.memory_growing(0, 4 * PAGE, None).unwrap());
+    }
+
     #[test]
     fn memories_and_tables_share_the_limit() {
-        let mut memory = Memory::new(Some(4 * PAGE as u64));
+        let mut memory = memory(Some(4));
         assert!(memory.memory_growing(0, 2 * PAGE, None).unwrap());
         assert!(memory.memory_growing(0, PAGE, None).unwrap());
         assert!(!memory.table_growing(0, PAGE / ELEMENT + 1, None).unwrap());
@@ -107,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_growth_that_is_granted_makes_up_for_one_that_was_refused() {
-        let mut memory = Memory::new(Some(2 * PAGE as u64));
+        let mut memory = memory(Some(2));
         assert!(!memory.memory_growing(PAGE, 9 * PAGE, None).unwrap());
         assert!(memory.memory_growing(0, PAGE, None).unwrap());
         assert_eq!(memory.refused(), None);
@@ -115,14 +161,14 @@ mod tests {
 
     #[test]
     fn the_programs_own_maximum_is_not_counted_as_used() {
-        let mut memory = Memory::new(Some(4 * PAGE as u64));
+        let mut memory = memory(Some(4));
         assert!(!memory.memory_growing(0, 2 * PAGE, Some(PAGE)).unwrap());
         assert!(memory.memory_growing(0, 4 * PAGE, None).unwrap());
     }
 
     #[test]
     fn without_a_limit_only_the_kernel_refuses() {
-        let mut memory = Memory::new(None);
+        let mut memory = memory(None);
         assert_eq!(memory.limit(), None);
         assert!(memory.memory_growing(0, 1 << 40, None).unwrap());
         memory.memory_grow_failed(Error::msg("no memory")).unwrap();

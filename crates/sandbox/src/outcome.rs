@@ -37,8 +37,11 @@ fn low_byte(code: i32) -> u8 {
 }
 
 /// What the guest did and where.
-fn trap(error: &Error) -> String {
-    let mut text = error.root_cause().to_string();
+pub(crate) fn trap(error: &Error) -> String {
+    let mut text = match error.downcast_ref() {
+        Some(I32Exit(code)) => return format!("it exited with code {code}"),
+        None => error.root_cause().to_string(),
+    };
     let frames = error.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
     for (number, frame) in frames.iter().enumerate() {
         _ = write!(text, "\n  {number}: {}", place(frame));

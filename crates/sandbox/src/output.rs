@@ -53,6 +53,11 @@ impl Log {
         Output { log: self.clone(), stream }
     }
 
+    /// Writes what the host itself has to say, whole lines, between the guest's.
+    pub(crate) fn write(&self, stream: Stream, bytes: &[u8]) {
+        self.lock().attempt(|writer| writer.write(stream, bytes));
+    }
+
     /// Writes the unfinished lines that are held.
     pub(crate) fn flush(&self) {
         self.lock().attempt(Writer::flush);
@@ -110,7 +115,7 @@ pub(crate) struct Output {
 
 impl Output {
     fn put(&self, bytes: &[u8]) {
-        self.log.lock().attempt(|writer| writer.write(self.stream, bytes));
+        self.log.write(self.stream, bytes);
     }
 }
 

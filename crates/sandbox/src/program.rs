@@ -1,7 +1,7 @@
 //! A guest's program: compiled code, linked, instantiated, called.
 
 use nodule_engine::imports::{RUN, WASI_P2_VERSIONS, WASI_P3_VERSIONS};
-use nodule_sandbox_proto::{Kind, Program};
+use nodule_sandbox_proto::{Container, Kind};
 use wasmtime::component::{self, Accessor, Component};
 use wasmtime::{Engine, InstancePre, Module, Store, TypedFunc};
 use wasmtime_wasi::{p2, p3};
@@ -9,9 +9,33 @@ use wasmtime_wasi::{p2, p3};
 use crate::base::Base;
 use crate::error::StartError;
 use crate::guest::Host;
+use crate::http::Service;
+
+/// What a program is for.
+pub(crate) enum Program {
+    /// To be run once, to its end.
+    Command(Linked),
+    /// To answer requests.
+    Service(Service),
+}
+
+impl Program {
+    /// Maps the program's code and finds everything that it imports.
+    pub(crate) fn open(base: &Base, container: &Container) -> Result<Self, StartError> {
+        let code = &container.program;
+        match (code.kind, &container.http) {
+            (Kind::Proxy, Some(http)) => Service::open(code, http).map(Self::Service),
+            (Kind::Proxy, None) => Err(StartError::NoAddress),
+            (Kind::Module | Kind::Component, _) => {
+                let loaded = Loaded::load(&base.engine, code)?;
+                loaded.link(base).map(Self::Command).map_err(StartError::Link)
+            }
+        }
+    }
+}
 
 /// Native code in this process.
-pub(crate) enum Loaded {
+enum Loaded {
     /// WASI 0.1.
     Module(Module),
     /// WASI 0.2 or 0.3.
@@ -20,8 +44,8 @@ pub(crate) enum Loaded {
 
 impl Loaded {
     #[expect(unsafe_code, reason = "native code is run: that is what this process is for")]
-    pub(crate) fn load(engine: &Engine, program: &Program) -> Result<Self, StartError> {
-        let Program { cwasm, kind } = program;
+    fn load(engine: &Engine, program: &nodule_sandbox_proto::Program) -> Result<Self, StartError> {
+        let nodule_sandbox_proto::Program { cwasm, kind } = program;
         // SAFETY: the file is the output of this node's own nodule-compile. The agent names no other, keeps it where
         // only itself can write and never changes it; its path is from container.json, which only the agent writes.
         let loaded = unsafe {
@@ -36,7 +60,7 @@ impl Loaded {
     }
 
     /// Finds everything that the program imports.
-    pub(crate) fn link(&self, base: &Base) -> wasmtime::Result<Linked> {
+    fn link(&self, base: &Base) -> wasmtime::Result<Linked> {
         Ok(match self {
             Self::Module(module) => Linked::Module(base.modules()?.instantiate_pre(module)?),
             Self::Component(component) => {

@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
-use nodule_sandbox_proto::{Cause, Exit, Out, Process, Report, Started, State};
+use nodule_sandbox_proto::{Cause, Exit, Out, Process, Report, State};
 
 use crate::base::Base;
 use crate::control::Control;
 use crate::error::{StartError, chain};
 use crate::given::Given;
+use crate::program::Program;
 use crate::{guest, process};
 
 /// Runs the container of `state` in a process that an exec has made.
@@ -29,11 +30,11 @@ pub(crate) fn run(base: Result<Base, StartError>, state: &State) -> ExitCode {
         let out = out.as_ref().map_err(|_| StartError::Out)?;
         Given::new(&base, container?, state, out)
     });
-    let control = serve(id, given.as_ref().ok());
+    let control = serve(id, given.as_ref().ok().map(|(given, _)| given));
     let exit = match (&control, given, &out) {
         (_, _, Err(error)) | (Err(error), ..) => not_started(error),
         (_, Err(error), _) => not_started(&error),
-        (Ok(control), Ok(given), Ok(out)) => live(out, control, given),
+        (Ok(control), Ok((given, program)), Ok(out)) => live(out, control, given, program),
     };
     if let Ok(Err(error)) = out.map(|out| out.write_exit(&exit)) {
         // The socket and the exit code still tell.
@@ -56,16 +57,15 @@ fn introduce(state: &State) -> Result<(), StartError> {
 fn serve(id: String, given: Option<&Given>) -> Result<Control, StartError> {
     process::detach().map_err(StartError::Detach)?;
     let listener = process::listener().map_err(StartError::Socket)?;
-    let stop = given.map(Given::stop);
+    let stop = given.map(Given::stopper);
     Control::start(listener, id, move || stop.iter().for_each(|stop| stop()))
         .map_err(StartError::Control)
 }
 
 /// The guest from its seal to its end, and the end of its log.
-fn live(out: &Out, control: &Control, given: Given) -> Exit {
+fn live(out: &Out, control: &Control, given: Given, program: Program) -> Exit {
     let log = given.log.clone();
-    let exit = guest::run(given, |at, missing| {
-        let started = Started { at, missing };
+    let exit = guest::run(given, program, |started| {
         out.write_started(&started)?;
         control.say(Report::Started(started));
         Ok(())

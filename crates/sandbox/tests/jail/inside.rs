@@ -90,6 +90,8 @@ impl World {
             nice: None,
             net: Net::default(),
             config: BTreeMap::new(),
+            http: None,
+            roots: Vec::new(),
         }
     }
 

@@ -28,6 +28,20 @@ pub(crate) fn component_p3() -> Program {
     Program { cwasm, kind: Kind::Component }
 }
 
+/// The HTTP program of WASI 0.2.
+pub(crate) fn web() -> Program {
+    static WEB: OnceLock<PathBuf> = OnceLock::new();
+    let cwasm = WEB.get_or_init(|| compile(&probes().join("web.p2.wasm"))).clone();
+    Program { cwasm, kind: Kind::Proxy }
+}
+
+/// The HTTP program of WASI 0.3.
+pub(crate) fn web3() -> Program {
+    static WEB: OnceLock<PathBuf> = OnceLock::new();
+    let cwasm = WEB.get_or_init(|| compile(&probes().join("web.p3.wasm"))).clone();
+    Program { cwasm, kind: Kind::Proxy }
+}
+
 /// Both, for what must not differ between them.
 pub(crate) fn both() -> [Program; 2] {
     [module(), component()]

@@ -17,6 +17,8 @@ mod dns;
 mod ends;
 mod files;
 mod guests;
+#[path = "../http/mod.rs"]
+mod http;
 mod logs;
 mod memory;
 mod names;

@@ -58,6 +58,8 @@ impl Setup {
             nice: None,
             net: Net::default(),
             config: BTreeMap::new(),
+            http: None,
+            roots: Vec::new(),
             log: Log { path: folder.path().join("logs/0.log"), max_size: 10 << 20, max_files: 5 },
         };
         Self { folder, container }

@@ -1,9 +1,12 @@
 //! A guest that does what a test tells it: see `USAGE`.
 //!
-//! The same source is a WASI 0.1 module and a WASI 0.2 component; only the component has sockets.
+//! The same source is a WASI 0.1 module and a WASI 0.2 component; only the component has sockets and HTTP.
 
 use std::process::ExitCode;
 
+#[cfg(target_env = "p2")]
+#[path = "../../web/src/ask.rs"]
+mod ask;
 mod files;
 mod net;
 mod show;
@@ -29,6 +32,7 @@ probe listen PORT           answers every line that it is sent; one connection a
 probe connect ADDR TEXT     sends a line, prints the answer
 probe send ADDR TEXT        sends a datagram
 probe resolve NAME...
+probe get URL               asks by wasi:http, prints the answer
 Without any: says hello and writes a line a second.";
 
 /// What went wrong, for standard error.
@@ -75,6 +79,11 @@ fn run(arguments: &[&str]) -> Option<Result<(), Failure>> {
         ["connect", address, text] => net::connect(address, text),
         ["send", address, text] => net::send(address, text),
         ["resolve", ref names @ ..] => net::resolve(names),
+        #[cfg(target_env = "p2")]
+        ["get", url] => {
+            println!("{}", ask::ask(url, &[]));
+            Ok(())
+        }
         _ => return None,
     })
 }
