@@ -2,17 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
 
 use nodule_sandbox_proto::zygote::{Order, Reply, receive, send};
-use nodule_sandbox_proto::{Cause, Exit, Fate, Process, Stdin, VERSION};
+use nodule_sandbox_proto::{Cause, Exit, Fate, Http, Process, Request, Stdin, VERSION};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, kill_process, pidfd_send_signal};
 
-use crate::guests::{both, module};
+use crate::guests::{both, module, web};
 use crate::setup::{Agent, PATIENCE, Setup, until};
 
 /// A zygote and the agent's end of its socket. Dropped, it is killed.
@@ -215,4 +217,23 @@ fn forks_live_on_when_their_zygote_is_killed() {
     agent.say(&nodule_sandbox_proto::Request::Stop);
     assert_eq!(agent.ended().code, 0);
     forked.wait();
+}
+
+#[test]
+fn a_fork_answers_requests() {
+    let zygote = Zygote::start();
+    let mut setup = Setup::new(web(), &[]);
+    setup.container.http = Some(Http::new(([127, 0, 0, 1], 0).into()));
+    let forked = zygote.fork(setup);
+    let mut agent = Agent::connect(&forked.setup);
+    agent.greet();
+    let mut stream = TcpStream::connect(agent.started().served.unwrap()).unwrap();
+    let request = "GET /hello HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("hello"), "{answer}");
+    agent.say(&Request::Stop);
+    let exit = agent.ended();
+    assert_eq!((exit.cause, exit.code), (Cause::Exited, 0));
 }
