@@ -30,9 +30,19 @@ impl Host {
             programs: program.parent().map(PathBuf::from).unwrap_or_default(),
             cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64),
             memory: memory(),
-            is_root: rustix::process::geteuid().is_root(),
+            is_root: rules(),
         })
     }
+}
+
+/// Whether this is root indeed: of the whole machine and not of a user namespace, with what changing users and mounting take.
+fn rules() -> bool {
+    use rustix::thread::{CapabilitySet, capabilities};
+    let needed = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SYS_ADMIN;
+    let able = capabilities(None).is_ok_and(|sets| sets.effective.contains(needed));
+    let users = read("/proc/self/uid_map");
+    let all = users.split_whitespace().eq(["0", "0", "4294967295"]);
+    rustix::process::geteuid().is_root() && able && all
 }
 
 fn memory() -> u64 {

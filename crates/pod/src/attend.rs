@@ -5,14 +5,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ContainerStateTerminated;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use nodule_sandbox_proto::{Cause, Exit, Started};
+use nodule_sandbox_proto::{Cause, Exit, Started, State};
 use tracing::{debug, info, warn};
 
 use crate::ending::stops_at_once;
 use crate::events::Kind;
 use crate::links::Links;
 use crate::record::Phase;
-use crate::sandbox::{self, Found, Sandbox};
+use crate::sandbox::{self, Found, Place, Sandbox};
 use crate::status;
 use crate::worker::{Notice, Worker};
 
@@ -28,9 +28,28 @@ impl Worker {
         }
     }
 
-    /// Takes up the newest run of a container where it stands. False if no instruction of its guest was ever run.
+    /// Looks for the processes of runs that this worker has no hold of: those of a start whose outcome nobody could say. None
+    /// of them may outlive its pod.
+    pub(crate) async fn find_lost(&mut self) {
+        let open = self.record.containers.iter().filter(|(name, history)| {
+            let lost =
+                history.run.as_ref().is_some_and(|run| run.end.is_none() && !run.id.is_empty());
+            lost && !self.live.contains_key(*name)
+        });
+        let names: Vec<String> = open.map(|(name, _)| name.clone()).collect();
+        for name in names {
+            let begun = |place: &Place| State::new(&place.state).has_container();
+            if self.place(&name).as_ref().is_some_and(begun) {
+                self.recover(&name).await;
+            }
+        }
+    }
+
+    /// Takes up the newest run of a container where it stands. False if no instruction of its guest was ever run. Where it
+    /// cannot be looked for now, nothing is started in its place: it is looked for again.
     pub(crate) async fn recover(&mut self, name: &str) -> bool {
         let Some(place) = self.place(name) else { return false };
+        self.unclear.remove(name);
         let noted = self.record.run(name).and_then(|run| run.process);
         match sandbox::find(&place, noted).await {
             Ok(Found::Alive(sandbox)) => {
@@ -48,9 +67,10 @@ impl Worker {
                 warn!(
                     container = name,
                     error = &error as &dyn std::error::Error,
-                    "container not found again"
+                    "container cannot be looked for: tried again"
                 );
-                self.vanish(name);
+                self.unclear.insert(name.to_owned());
+                self.again();
             }
         }
         true
@@ -178,7 +198,7 @@ fn terminated(
         Cause::Exited if exit.code == 0 => ("Completed", 0),
         Cause::Exited | Cause::Trapped => ("Error", exit.code),
         // Not killed after a grace that ran out, but ended in place of a SIGTERM: 128 + 15.
-        Cause::Killed if at_once => ("Error", 143),
+        Cause::Killed if at_once && exit.code == Cause::Killed.code() => ("Error", 143),
         Cause::Killed => ("Error", exit.code),
         Cause::OutOfMemory => ("OOMKilled", exit.code),
         Cause::StartFailed => ("StartError", exit.code),

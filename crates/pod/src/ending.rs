@@ -24,9 +24,7 @@ const LEAST: Duration = Duration::from_secs(2);
 impl Worker {
     /// Moves the phase down as far as what is desired and what has happened say.
     pub(crate) fn descend(&mut self) {
-        let asked = self.is_removed()
-            || self.record.pod.metadata.deletion_timestamp.is_some()
-            || self.record.failure.is_some();
+        let asked = self.is_to_end();
         if asked {
             self.shorten();
         }
@@ -34,9 +32,20 @@ impl Worker {
             self.fetches = JoinSet::new();
             self.enter(Phase::Terminating);
         }
-        if self.record.phase == Phase::Terminating && self.live.is_empty() {
+        if self.record.phase == Phase::Terminating
+            && self.live.is_empty()
+            && self.unclear.is_empty()
+        {
             self.enter(Phase::Terminated);
         }
+    }
+
+    /// Whether somebody wants the pod to end, and something of it may still run.
+    pub(crate) fn is_to_end(&self) -> bool {
+        let asked = self.is_removed()
+            || self.record.pod.metadata.deletion_timestamp.is_some()
+            || self.record.failure.is_some();
+        asked && self.record.phase < Phase::Terminated
     }
 
     fn enter(&mut self, phase: Phase) {
@@ -105,15 +114,15 @@ impl Worker {
         let (folder, host, pod) =
             (self.folder.clone(), Arc::clone(&self.host), Arc::clone(&self.record.pod));
         let left = move || {
-            if let Err(error) = host.groups.leave(&pod) {
-                // A sweep finds what is left.
-                warn!(error = &error as &dyn std::error::Error, "pod's cgroup not removed");
-            }
+            host.groups.leave(&pod).map_err(record::Error::Group)?;
             folder.remove_volumes()
         };
         let removed = tokio::task::spawn_blocking(left).await;
         if let Ok(Err(error)) = removed {
-            warn!(error = &error as &dyn std::error::Error, "volumes not removed");
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "what the pod used is not given back yet"
+            );
             return self.wake_at(later(Timestamp::now(), FIRST));
         }
         // Not on the publisher's word: until the watch has seen the removal, it may still name the pod.

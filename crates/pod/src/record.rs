@@ -178,6 +178,8 @@ pub(crate) enum Error {
     #[error("remove {}", path.display())]
     Remove { path: PathBuf, source: io::Error },
     #[error(transparent)]
+    Group(nodule_cgroup::Error),
+    #[error(transparent)]
     Folder(nodule_volume::RemoveError),
 }
 

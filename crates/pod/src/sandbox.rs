@@ -33,6 +33,9 @@ use crate::zygote::{Fork, Zygote};
 
 /// How long a sandbox may take to answer: its socket is served by a thread of its own.
 const ANSWER: Duration = Duration::from_secs(10);
+/// How long it may take until it answers at all, with a hundredth of a CPU and on a busy machine: the kubelet's
+/// `runtimeRequestTimeout`.
+const START: Duration = Duration::from_secs(120);
 /// What the sandbox itself says, not the guest.
 const DIAGNOSTICS: &str = "sandbox.log";
 /// How much of it is told, in bytes: its end.
@@ -191,7 +194,9 @@ pub(crate) async fn find(place: &Place, noted: Option<Process>) -> Result<Found,
     let state = State::new(&place.state);
     let wrap = |source| Error::State { source };
     let named = state.process().map_err(wrap)?.or(noted);
-    if let Some(sandbox) = named.and_then(|process| reopen(process, place)) {
+    if let Some(process) = named
+        && let Some(sandbox) = reopen(process, place)?
+    {
         return Ok(Found::Alive(sandbox));
     }
     // What a guest may have left there is not worth more than an exit that is missing.
@@ -213,19 +218,33 @@ pub(crate) async fn find(place: &Place, noted: Option<Process>) -> Result<Found,
         Ok(mut conversation) => {
             conversation.first().await?;
             let process = state.process().map_err(wrap)?;
-            Ok(process
-                .and_then(|process| reopen(process, place))
-                .map_or(Found::Never, Found::Alive))
+            let sandbox = process.map(|process| reopen(process, place)).transpose()?;
+            Ok(sandbox.flatten().map_or(Found::Never, Found::Alive))
         }
         Err(Error::Connect { .. }) => Ok(Found::Never),
         Err(error) => Err(error),
     }
 }
 
-/// A handle to `process` if it still is that one: the pidfd is opened first, then the tick compared.
-fn reopen(process: Process, place: &Place) -> Option<Sandbox> {
-    let sandbox = open(process, pidfd(process).ok()?, place).ok()?;
-    process.is_alive().ok()?.then_some(sandbox)
+/// A handle to `process` if it still is that one: the pidfd is opened first, then the tick compared. What cannot be looked
+/// at, for want of descriptors say, is an error and no end.
+fn reopen(process: Process, place: &Place) -> Result<Option<Sandbox>, Error> {
+    let held = match pidfd(process) {
+        Ok(held) => held,
+        Err(Error::Pidfd { source, .. }) if is_gone(&source) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let sandbox = open(process, held, place)?;
+    let alive = process.is_alive();
+    let alive = alive.map_err(|source| Error::Pidfd { pid: process.pid, source })?;
+    Ok(alive.then_some(sandbox))
+}
+
+/// No process of that number; or it is a thread's by now (pidfd_open(2)).
+fn is_gone(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let gone = [Errno::SRCH, Errno::INVAL, Errno::NOENT];
+    Errno::from_io_error(error).is_some_and(|errno| gone.contains(&errno))
 }
 
 /// The end of a sandbox that did not say it itself, from now on on the disk.
@@ -284,7 +303,7 @@ impl Sandbox {
 
     /// That the guest began; none if it ended before.
     pub(crate) async fn started(&self) -> Result<Option<Started>, Error> {
-        let report = async { Conversation::open(&self.socket).await?.first().await };
+        let report = async { Conversation::within(START, &self.socket).await?.first().await };
         let report = tokio::select! {
             report = report => report,
             _ = self.pidfd.readable() => return Ok(None),
@@ -360,12 +379,17 @@ struct Conversation<'a> {
 
 impl<'a> Conversation<'a> {
     async fn open(path: &'a Path) -> Result<Self, Error> {
+        Self::within(ANSWER, path).await
+    }
+
+    /// With `patience` for the sandbox's first word.
+    async fn within(patience: Duration, path: &'a Path) -> Result<Self, Error> {
         let stream = UnixStream::connect(path)
             .await
             .map_err(|source| Error::Connect { path: path.to_owned(), source })?;
         let mut conversation = Self { path, stream, decoder: Decoder::new() };
         conversation.say(&Request::Hello { version: VERSION }).await?;
-        conversation.hear().await?;
+        conversation.hear(patience).await?;
         Ok(conversation)
     }
 
@@ -376,8 +400,8 @@ impl<'a> Conversation<'a> {
         sent.map_err(|source| self.error(FrameError::Read { source }))
     }
 
-    async fn hear(&mut self) -> Result<Report, Error> {
-        let heard = timeout(ANSWER, self.decoder.read_async(&mut self.stream))
+    async fn hear(&mut self, patience: Duration) -> Result<Report, Error> {
+        let heard = timeout(patience, self.decoder.read_async(&mut self.stream))
             .await
             .map_err(|_| self.silent())?;
         heard.map_err(|source| self.error(source))?.ok_or_else(|| self.silent())

@@ -58,7 +58,7 @@ impl Worker {
     }
 
     /// Something that may mend itself went wrong: look again soon.
-    fn again(&mut self) {
+    pub(crate) fn again(&mut self) {
         self.wake_at(restart::later(Timestamp::now(), restart::FIRST));
     }
 

@@ -4,7 +4,7 @@
 //! fetched and sandboxes are watched by tasks of this worker's own, which answer with a [`Notice`]. The worker may be
 //! dropped at any await; the next one looks at what there is and goes on from there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +63,8 @@ pub(crate) struct Worker {
     pub(crate) record: Record,
     /// The processes of the newest runs, by container.
     pub(crate) live: BTreeMap<String, Sandbox>,
+    /// Containers whose process could not be looked for.
+    pub(crate) unclear: BTreeSet<String>,
     pub(crate) pulls: Pulls,
     /// Why containers whose turn it is do not run.
     pub(crate) waiting: BTreeMap<String, Waiting>,
@@ -115,6 +117,7 @@ impl Worker {
             folder,
             record,
             live: BTreeMap::new(),
+            unclear: BTreeSet::new(),
             pulls: Pulls::default(),
             waiting: BTreeMap::new(),
             fetches: JoinSet::new(),
@@ -146,6 +149,9 @@ impl Worker {
     async fn turn(&mut self) {
         self.due = crate::restart::later(Timestamp::now(), jittered(self.host.config.sync));
         self.look();
+        if self.is_to_end() {
+            self.find_lost().await;
+        }
         self.descend();
         match self.record.phase {
             Phase::Syncing => self.sync().await,

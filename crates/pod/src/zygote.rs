@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -190,6 +191,7 @@ impl Zygote {
             .arg(&self.pods)
             .env_clear()
             .current_dir("/")
+            .process_group(0)
             .stdin(Stdio::from(its))
             .stdout(log.try_clone()?)
             .stderr(log)

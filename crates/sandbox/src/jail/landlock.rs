@@ -33,9 +33,20 @@ pub(super) fn hold(held: &Held<'_>) -> Result<Vec<Hold>, JailError> {
         let folder = folder.try_clone();
         let folder =
             folder.map_err(|source| JailError::Hold { path: "/proc/self/fd".into(), source })?;
-        holds.push(Hold { folder, access: access(Mode::ReadWrite) });
+        holds.push(Hold { folder, access: own() });
     }
     Ok(holds)
+}
+
+/// What the sandbox does in folders of its own: it keeps regular files there. Who reads them, as collectors of logs do,
+/// shall not meet a link.
+fn own() -> BitFlags<AccessFs> {
+    AccessFs::ReadFile
+        | AccessFs::ReadDir
+        | AccessFs::WriteFile
+        | AccessFs::Truncate
+        | AccessFs::MakeReg
+        | AccessFs::RemoveFile
 }
 
 /// Nothing is ever executed, and no device is made.

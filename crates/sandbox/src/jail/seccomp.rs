@@ -42,7 +42,7 @@ fn program(sockets: Sockets) -> Result<BpfProgram, BackendError> {
     rules.extend(guarded()?);
     if sockets == Sockets::Internet {
         rules.extend(SOCKET_CALLS.iter().map(|call| (*call, Vec::new())));
-        rules.insert(libc::SYS_socket, one_of(0, &[libc::AF_INET, libc::AF_INET6])?);
+        rules.insert(libc::SYS_socket, internet()?);
     }
     let refuse = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
     let arch = std::env::consts::ARCH.try_into()?;
@@ -83,6 +83,29 @@ fn guarded() -> Result<Rules, BackendError> {
 fn rule(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule, BackendError> {
     let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?;
     SeccompRule::new(vec![condition])
+}
+
+/// Sockets of TCP and UDP: asking for any other protocol would have the kernel load its code.
+fn internet() -> Result<Vec<SeccompRule>, BackendError> {
+    const TYPE: u64 = 0xf;
+    let condition = |argument, operator, value| {
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, wide(value))
+    };
+    let mut rules = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        for (kind, protocol) in
+            [(libc::SOCK_STREAM, libc::IPPROTO_TCP), (libc::SOCK_DGRAM, libc::IPPROTO_UDP)]
+        {
+            for protocol in [0, protocol] {
+                rules.push(SeccompRule::new(vec![
+                    condition(0, SeccompCmpOp::Eq, family)?,
+                    condition(1, SeccompCmpOp::MaskedEq(TYPE), kind)?,
+                    condition(2, SeccompCmpOp::Eq, protocol)?,
+                ])?);
+            }
+        }
+    }
+    Ok(rules)
 }
 
 fn one_of(argument: u8, values: &[i32]) -> Result<Vec<SeccompRule>, BackendError> {

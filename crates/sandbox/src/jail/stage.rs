@@ -252,14 +252,13 @@ fn bind(target: &Path, file: &Mount) -> io::Result<()> {
     hold(target, file.access)
 }
 
-/// A mount that may only be read is so for the kernel, too.
+/// Devices and set-user-id programs of a mounted folder are only files here; one that may only be read is so for the
+/// kernel, too. What is mounted below it stays as it is: that it is not written to is the WASI host's to see to.
 fn hold(target: &Path, access: Access) -> io::Result<()> {
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | INERT | kept(target)?;
     match access {
-        Access::ReadWrite => Ok(()),
-        Access::ReadOnly => {
-            let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-            change(target, flags | kept(target)?)
-        }
+        Access::ReadWrite => change(target, flags),
+        Access::ReadOnly => change(target, flags | MsFlags::MS_RDONLY),
     }
 }
 

@@ -30,7 +30,7 @@ fn inside() {
     let mut jail = Jail::enter(&world.container()).unwrap();
     let mut missing = Vec::new();
     if stage != "free" {
-        let held = Held { mounts: &world.stage.mounts, folders: &[] };
+        let held = Held { mounts: &world.stage.mounts, folders: &[&world.own] };
         jail.confine(&world.stage, &held, user.as_ref(), sockets).unwrap();
     }
     if stage.starts_with("sealed") {
@@ -48,6 +48,8 @@ struct World {
     stage: Stage,
     held: OwnedFd,
     read_only: OwnedFd,
+    /// As the folder of the log.
+    own: OwnedFd,
     leak: OwnedFd,
 }
 
@@ -70,7 +72,11 @@ impl World {
             Jail::default().stage(&mounts, folder.path()).unwrap()
         };
         let (held, read_only) = (open(&stage.mounts[0].host), open(&stage.mounts[1].host));
-        Self { stage, held, read_only, leak: open(Path::new("/")), folder }
+        let path = folder.path().join("own");
+        fs::create_dir(&path).unwrap();
+        std::os::unix::fs::chown(&path, Some(4242), Some(4243)).unwrap_or_default();
+        let own = open(&path);
+        Self { stage, held, read_only, own, leak: open(Path::new("/")), folder }
     }
 
     fn container(&self) -> Container {
@@ -121,6 +127,11 @@ fn files(world: &World) {
     tried("open", open_at(libc::AT_FDCWD, c"/etc/passwd", libc::O_RDONLY));
     tried("open-below-a-leak", open_at(world.leak.as_raw_fd(), c"etc/passwd", libc::O_RDONLY));
     tried("write-to-held", open_at(world.held.as_raw_fd(), c"new", create));
+    let link = unsafe {
+        libc::symlinkat(c"/etc/shadow".as_ptr(), world.own.as_raw_fd(), c"0.log".as_ptr())
+    };
+    tried("link-in-own", link.into());
+    tried("write-to-own", open_at(world.own.as_raw_fd(), c"file", create));
     tried("write-to-read-only", open_at(world.read_only.as_raw_fd(), c"new", create));
 }
 
@@ -155,6 +166,7 @@ fn calls() {
         tried("socket-netlink", socket(libc::AF_NETLINK, libc::SOCK_RAW, 0).into());
         let internet = socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
         tried("socket-internet", internet.into());
+        tried("socket-sctp", socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_SCTP).into());
         tried("connect", libc::connect(0, std::ptr::null(), 0).into());
         tried("kill-parent", libc::kill(parent, 0).into());
         tried("signal-by-descriptor", libc::fcntl(0, libc::F_SETOWN, parent).into());

@@ -80,6 +80,9 @@ fn what_is_confined_finds_no_files_but_its_own_and_is_nobody_else() {
             // ... and what leads out of the new one is landlock's to refuse.
             ("open-below-a-leak", error(libc::EACCES)),
             ("write-to-held", ok()),
+            ("write-to-own", ok()),
+            // Who collects logs shall not meet a link.
+            ("link-in-own", error(libc::EACCES)),
             ("write-to-read-only", error(libc::EROFS)),
             ("setuid", error(libc::EPERM)),
             ("mount", error(libc::EPERM)),
@@ -130,6 +133,7 @@ fn who_may_have_sockets_has_those_of_the_internet_and_no_others() {
         &found,
         &[
             ("socket-internet", ok()),
+            ("socket-sctp", error(libc::ENOSYS)),
             ("socket-unix", error(libc::ENOSYS)),
             ("socket-netlink", error(libc::ENOSYS)),
             ("exec", error(libc::ENOSYS)),
