@@ -7,6 +7,7 @@
 
 mod guests;
 mod harness;
+mod http;
 mod image;
 mod network;
 mod node;
