@@ -56,12 +56,25 @@ test-riscv64:
 test-e2e-unit:
     cargo test --locked -p nodule-e2e --lib
 
-# Measures a pod's start over 50 pods, beside a bare start of the same sandbox, in one run of release builds.
-bench: guests setup
+# Measures release builds: `start`, a pod's start in a cluster, or `sandbox`, containers without agent and cluster.
+bench what="start" *arguments:
+    @'{{just_executable()}}' --justfile '{{justfile()}}' 'bench-{{what}}' {{arguments}}
+
+# A pod's start over 50 pods, beside a bare start of the same sandbox, in one run.
+[private]
+bench-start: guests setup bench-programs
     cargo build --locked --release -p nodule
+    NODULE_BIN='{{CARGO_TARGET_DIR}}/release' '{{e2e}}' bench start
+
+# Starts, memory, wake-ups and speed. `--plots docs/benchmarks` draws them, `--only start,density` leaves out the others.
+[private]
+bench-sandbox *arguments: guests e2e-program bench-programs
+    NODULE_WASMTIME=$(e2e/wasmtime) NODULE_BIN='{{CARGO_TARGET_DIR}}/release' '{{e2e}}' bench sandbox {{arguments}}
+
+[private]
+bench-programs:
     cargo build --locked --release -p nodule-sandbox
     cargo build --locked --release -p nodule-compile
-    NODULE_BIN='{{CARGO_TARGET_DIR}}/release' '{{e2e}}' bench
 
 # Builds the agent, the sandbox and the compiler.
 build:

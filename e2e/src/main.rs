@@ -34,8 +34,11 @@ enum Command {
     },
     /// Pushes a `.wasm` file to a registry that speaks plain HTTP.
     Push(Push),
-    /// Measures what a pod's start costs, beside a bare start of the sandbox.
-    Bench,
+    /// Measures what pods cost.
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
     /// Runs a command with a cluster for tests, and ends that after it.
     Run {
         /// The command and its arguments.
@@ -45,6 +48,14 @@ enum Command {
     /// Runs a control plane as long as it is wanted (called by the others).
     #[command(hide = true)]
     Supervise(supervisor::Orders),
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// What a pod's start costs in a cluster, beside a bare start of the sandbox.
+    Start,
+    /// What containers cost without agent and cluster: starts, memory, wake-ups, speed.
+    Sandbox(bench::sandbox::Options),
 }
 
 #[derive(Subcommand)]
@@ -106,7 +117,8 @@ async fn run(command: Command) -> Result<()> {
         Command::Demo { action: DemoAction::Up } => demo::up().await,
         Command::Demo { action: DemoAction::Down } => demo::down(),
         Command::Push(push) => push.run().await,
-        Command::Bench => bench::run().await,
+        Command::Bench { what: Bench::Start } => bench::start::run().await,
+        Command::Bench { what: Bench::Sandbox(options) } => bench::sandbox::run(&options).await,
         Command::Run { command } => with_cluster(&command).await,
         Command::Supervise(orders) => supervisor::run(orders).await,
     }

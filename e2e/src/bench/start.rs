@@ -22,6 +22,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::stats::quantile;
 use crate::agent::Options;
 use crate::terminal::answer;
 use crate::test::{self, Test};
@@ -179,30 +180,5 @@ fn report(spans: &mut [(&str, Vec<f64>)]) {
     for (what, times) in spans {
         let [min, p50, p99] = [0.0, 0.5, 0.99].map(|part| millis(&quantile(times, part)));
         answer(format!("{what:45} {min:9.2} {p50:9.2} {p99:9.2} {:7.1}", p50 / base));
-    }
-}
-
-/// The value that this part of all lie at or below.
-fn quantile(times: &mut [f64], part: f64) -> f64 {
-    times.sort_by(f64::total_cmp);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "an index of a short list"
-    )]
-    let index = ((times.len() as f64 * part).ceil() as usize).saturating_sub(1);
-    times.get(index).copied().unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantiles_are_values_that_were_measured() {
-        let mut times = [5.0, 1.0, 3.0, 2.0, 4.0];
-        assert_eq!([0.0, 0.5, 0.99].map(|part| quantile(&mut times, part)), [1.0, 3.0, 5.0]);
-        assert!(quantile(&mut [], 0.5).abs() < f64::EPSILON);
     }
 }

@@ -1,0 +1,25 @@
+//! What nodule costs: `just bench`.
+//!
+//! [`start`] is a pod's start through the agent, in a cluster. [`sandbox`] is what is below the agent: containers as it
+//! orders them from the zygote, without a cluster: how fast they start, what they hold, what they do while idle, and how
+//! fast a guest is. What is compared runs in the same minutes: only ratios travel from machine to machine.
+//!
+//! Of `sandbox`: [`container`] starts one, through a [`zygote`] or by an exec; [`program`] makes programs of any size;
+//! [`latency`], [`burst`], [`density`], [`idle`] and [`speed`] measure; [`table`] and [`plot`] show.
+
+mod burst;
+mod compiler;
+mod container;
+mod density;
+mod idle;
+mod latency;
+mod machine;
+mod meter;
+mod plot;
+mod program;
+pub mod sandbox;
+mod speed;
+pub mod start;
+mod stats;
+mod table;
+mod zygote;
