@@ -159,7 +159,7 @@ impl Zygote {
         self.link().take();
         // A start that found it broken meanwhile has said so, too: not of the next one.
         let _ = self.lost.notified().now_or_never();
-        // It may have ended already. One that was only cut off ends when its last child has: then it is init's.
+        // It may have ended already. One that was only cut off is ended: what it has not answered may be forked at any time.
         match raised.child.try_wait() {
             Ok(Some(status)) => {
                 warn!(%status, log = LOG, "the zygote has ended: a new one is started");

@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::runtime::{WatchStreamExt, watcher};
+use nodule_sandbox_proto::State;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -69,7 +70,7 @@ struct Start {
     seen_by_agent: Timestamp,
     first_line: Timestamp,
     seen_running: Timestamp,
-    /// The sandbox's orders.
+    /// The state folder of its container, where the sandbox's orders are.
     container: PathBuf,
 }
 
@@ -105,7 +106,7 @@ impl<'a, 'b> Pods<'a, 'b> {
             seen_by_agent: first_seen(&folder.join("record.json"))?,
             first_line: first_line(&log).await?,
             seen_running,
-            container: folder.join("containers/main/0/container.json"),
+            container: folder.join("containers/main/0"),
         })
     }
 
@@ -155,13 +156,17 @@ impl Drop for Bare {
     }
 }
 
-/// Starts the sandbox with the same orders and no agent; seconds from before the exec to its first log line.
+/// Starts the sandbox with the orders that lie in the state folder `container`, and no agent; seconds from before the exec to its first log line.
 async fn bare_start(container: &Path) -> Result<f64> {
     let folder = tempfile::tempdir()?;
     let log = folder.path().join("0.log");
-    let mut orders: Value = serde_json::from_slice(&fs::read(container)?)?;
-    *orders.pointer_mut("/log/path").context("the log's path")? = json!(log);
-    fs::write(folder.path().join("container.json"), orders.to_string())?;
+    let mut orders = State::new(container).container()?;
+    orders.log.path.clone_from(&log);
+    // That of the pod whose orders these were may be gone.
+    orders.cgroup = None;
+    let state = State::new(folder.path());
+    state.create(orders.user.as_ref())?;
+    state.write_container(&orders)?;
     let listener = UnixListener::bind(folder.path().join("socket"))?;
     let mut command = Command::new(paths::program("nodule-sandbox")?);
     command.arg("run").arg("--state").arg(folder.path()).env_clear();
