@@ -9,11 +9,13 @@ use nodule_sandbox_proto::{Cause, Exit, Started, State};
 use tracing::{debug, info, warn};
 
 use crate::ending::stops_at_once;
+use crate::epilogue;
 use crate::events::Kind;
 use crate::links::Links;
 use crate::record::Phase;
 use crate::sandbox::{self, Found, Place, Sandbox};
 use crate::status;
+use crate::view::log_path;
 use crate::worker::{Notice, Worker};
 
 impl Worker {
@@ -151,16 +153,31 @@ impl Worker {
     /// Notes a container's end, before anyone is told.
     pub(crate) fn end(&mut self, container: &str, exit: &Exit) {
         let at_once = stops_at_once(&self.record.pod) && self.record.phase == Phase::Terminating;
-        let exit = self.judged(container, exit);
+        let mut exit = self.judged(container, exit);
+        if let Some(words) = self.words(container, &exit) {
+            exit.message = words;
+        }
         let Some(run) = self.record.run_mut(container) else { return };
         let end = terminated(run.id.as_str(), run.started, &exit, at_once);
         info!(container, code = end.exit_code, reason = end.reason, "container ended");
         run.started = run.started.or(end.started_at.as_ref().map(|time| time.0));
         run.end = Some(end);
+        self.record.restarting |= self.asks_for_all(container);
         self.live.remove(container);
         self.ends.close(container);
         self.save();
         self.forget_group(container);
+    }
+
+    /// What the container says itself of its end: that goes before what its sandbox says.
+    fn words(&self, container: &str, exit: &Exit) -> Option<String> {
+        let place = self.place(container)?;
+        let attempt = self.record.run(container)?.attempt;
+        let log = log_path(&self.host.config.logs, &self.record.pod, container, attempt);
+        let spec = self.record.pod.spec.as_ref()?;
+        let mut all = spec.init_containers.iter().flatten().chain(&spec.containers);
+        let container = all.find(|one| one.name == container)?;
+        epilogue::words(container, &State::new(place.state), &log, exit.code != 0)
     }
 
     /// The kernel says only that it killed; the cgroup says why.

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
 
+use crate::failure::{Failure, Manner};
 use crate::restart::is_sidecar;
 use crate::status::seconds;
 
@@ -16,6 +17,10 @@ pub(crate) struct Facts<'a> {
     pub(crate) init: &'a [ContainerStatus],
     pub(crate) containers: &'a [ContainerStatus],
     pub(crate) previous: &'a [PodCondition],
+    /// Why the node ends the pod.
+    pub(crate) failure: Option<&'a Failure>,
+    /// All containers are to run again.
+    pub(crate) restarting: bool,
     pub(crate) now: Timestamp,
 }
 
@@ -43,6 +48,11 @@ impl Verdict {
 const OURS: [&str; 5] =
     ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
+/// Said only of a pod that it is true of, or was.
+const RESTARTING: &str = "AllContainersRestarting";
+/// Said by whoever ends a pod for the sake of others (KEP-3329).
+const DISRUPTION: &str = "DisruptionTarget";
+
 /// The node's conditions of the pod.
 pub(crate) fn all(facts: &Facts<'_>) -> Vec<PodCondition> {
     let verdicts = [
@@ -56,13 +66,39 @@ pub(crate) fn all(facts: &Facts<'_>) -> Vec<PodCondition> {
         containers_ready(facts),
         Verdict::yes(),
     ];
-    OURS.iter().zip(verdicts).map(|(kind, verdict)| condition(facts, kind, verdict)).collect()
+    let always = OURS.iter().zip(verdicts).map(|(kind, verdict)| condition(facts, kind, verdict));
+    let restarting = restarting(facts).map(|verdict| condition(facts, RESTARTING, verdict));
+    let disruption = disruption(facts).map(|verdict| condition(facts, DISRUPTION, verdict));
+    always.chain(restarting).chain(disruption).collect()
+}
+
+/// KEP-5532.
+fn restarting(facts: &Facts<'_>) -> Option<Verdict> {
+    let told = facts.previous.iter().any(|known| known.type_ == RESTARTING);
+    let verdict = Verdict { holds: facts.restarting, reason: None, message: None };
+    (told || facts.restarting).then_some(verdict)
+}
+
+/// Told together with the terminal phase, and not before.
+fn disruption(facts: &Facts<'_>) -> Option<Verdict> {
+    let failure = facts.failure.filter(|failure| failure.manner == Manner::Disrupted)?;
+    (facts.phase == "Failed").then(|| Verdict {
+        holds: true,
+        reason: Some("TerminationByKubelet"),
+        message: Some(failure.message.clone()),
+    })
 }
 
 /// The conditions that others have put on the pod.
 pub(crate) fn others(pod: &Pod) -> impl Iterator<Item = &PodCondition> {
     let known = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    known.filter(|known| !OURS.contains(&known.type_.as_str()))
+    known.filter(|known| known.type_ != RESTARTING && !OURS.contains(&known.type_.as_str()))
+}
+
+/// The pod's conditions as a whole: the node's, and those of others that it does not speak of itself.
+pub(crate) fn whole(ours: &[PodCondition], pod: &Pod) -> Vec<PodCondition> {
+    let unsaid = |other: &&PodCondition| ours.iter().all(|known| known.type_ != other.type_);
+    ours.iter().chain(others(pod).filter(unsaid)).cloned().collect()
 }
 
 fn condition(facts: &Facts<'_>, kind: &str, verdict: Verdict) -> PodCondition {

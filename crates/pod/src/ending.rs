@@ -10,9 +10,10 @@ use tracing::{error, info, warn};
 
 use crate::events::Kind;
 use crate::links::Links;
-use crate::order::Role;
+use crate::order::last_turn;
 use crate::record::{self, Phase, Stop};
 use crate::restart::{FIRST, later};
+use crate::sandbox::Sandbox;
 use crate::status;
 use crate::view::log_folder;
 use crate::worker::{Notice, Worker};
@@ -55,23 +56,15 @@ impl Worker {
     }
 
     /// The grace period only shrinks: from the first notice on, whatever is asked later. A pod that was removed by force
-    /// has the least there is, and so has one that is evicted (`immediateEvictionGracePeriodSeconds`).
+    /// has the least there is.
     fn shorten(&mut self) {
-        const DEFAULT: i64 = 30;
         let meta = &self.record.pod.metadata;
         let forced = self.is_removed() && meta.deletion_timestamp.is_none();
-        let asked = if forced || self.record.failure.is_some() {
-            1
-        } else {
-            let spec = self
-                .record
-                .pod
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.termination_grace_period_seconds);
-            meta.deletion_grace_period_seconds.or(spec).unwrap_or(DEFAULT)
-        };
-        let grace = u64::try_from(asked).unwrap_or(0).max(1);
+        let by_node = self.record.failure.as_ref().and_then(|failure| failure.grace);
+        let by_user = meta.deletion_grace_period_seconds;
+        let by_user = by_user.map(|grace| u64::try_from(grace).unwrap_or(0));
+        let asked = by_node.into_iter().chain(by_user).chain(forced.then_some(1)).min();
+        let grace = asked.unwrap_or_else(|| own_grace(&self.record.pod)).max(1);
         let stop = self.record.stop.unwrap_or(Stop { since: Timestamp::now(), grace });
         let shorter = Stop { grace: stop.grace.min(grace), ..stop };
         if self.record.stop != Some(shorter) {
@@ -80,33 +73,33 @@ impl Worker {
         }
     }
 
-    /// Stops what runs: first the notice, and when the grace is over the kill.
+    /// Stops what runs: first the notice, and when the grace is over the kill. A sidecar has its notice when all that it
+    /// may serve is gone; the time is taken from the one grace period.
     pub(crate) fn terminate(&mut self) {
         let now = Timestamp::now();
-        let stop = *self.record.stop.get_or_insert(Stop { since: now, grace: LEAST.as_secs() });
-        let mut wake = None;
-        for (container, sandbox) in &self.live {
-            let earlier = self.told.get(container).copied();
-            let kill = kill_at(stop, earlier.unwrap_or(now));
-            if now >= kill || stops_at_once(&self.record.pod) {
+        let grace = own_grace(&self.record.pod);
+        let stop = *self.record.stop.get_or_insert(Stop { since: now, grace });
+        let at_once = stops_at_once(&self.record.pod);
+        for container in last_turn(&self.record.pod, self.live.keys()) {
+            let told = self.told.get(&container).copied();
+            let kill = kill_at(stop, told.unwrap_or(now));
+            let Some(sandbox) = self.live.get(&container).cloned() else { continue };
+            if now >= kill || at_once {
                 sandbox.kill();
             } else {
-                wake = Some(wake.map_or(kill, |wake: Timestamp| wake.min(kill)));
+                self.wake_at(kill);
             }
-            if earlier.is_some() {
-                continue;
+            if told.is_none() {
+                self.notify(container, sandbox, now);
             }
-            self.told.insert(container.clone(), now);
-            let message = format!("Stopping container {container}");
-            let field = Role::of(&self.record.pod, container).field(container);
-            self.host.events.say(&self.record.pod, Some(field), Kind::Normal, "Killing", &message);
-            let (container, sandbox) = (container.clone(), sandbox.clone());
-            self.tasks
-                .spawn(async move { Notice::Told { container, result: sandbox.stop().await } });
         }
-        if let Some(wake) = wake {
-            self.wake_at(wake);
-        }
+    }
+
+    /// Gives a container the stop notice.
+    fn notify(&mut self, container: String, sandbox: Sandbox, now: Timestamp) {
+        self.told.insert(container.clone(), now);
+        self.say(&container, Kind::Normal, "Killing", &format!("Stopping container {container}"));
+        self.tasks.spawn(async move { Notice::Told { container, result: sandbox.stop().await } });
     }
 
     /// Gives back what the pod used, and lets go of it once the API server has.
@@ -165,6 +158,13 @@ impl Worker {
             Err(error) => error!(%error, "pod not removed"),
         }
     }
+}
+
+/// The grace period of a pod that nobody has shortened, in seconds.
+fn own_grace(pod: &Pod) -> u64 {
+    const DEFAULT: i64 = 30;
+    let own = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+    u64::try_from(own.unwrap_or(DEFAULT)).unwrap_or(0)
 }
 
 /// When a container is killed that was given the stop notice at `told`.

@@ -3,6 +3,7 @@
 //! Events are best effort, as the kubelet's: one that cannot be posted after a few tries, or that finds the queue full,
 //! is dropped.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ struct Said {
     uid: String,
     field: Option<String>,
     kind: Kind,
-    reason: &'static str,
+    reason: Cow<'static, str>,
     message: String,
 }
 
@@ -71,7 +72,7 @@ impl Events {
         pod: &Pod,
         field: Option<String>,
         kind: Kind,
-        reason: &'static str,
+        reason: impl Into<Cow<'static, str>>,
         message: &str,
     ) {
         let said = Said {
@@ -80,14 +81,15 @@ impl Events {
             uid: pod.metadata.uid.clone().unwrap_or_default(),
             field,
             kind,
-            reason,
+            reason: reason.into(),
             message: message
                 .get(..message.floor_char_boundary(MESSAGE_LIMIT))
                 .unwrap_or(message)
                 .to_owned(),
         };
-        if self.queue.try_send((said, Timestamp::now())).is_err() {
-            debug!(reason, "event dropped");
+        if let Err(refused) = self.queue.try_send((said, Timestamp::now())) {
+            let (said, _) = refused.into_inner();
+            debug!(reason = &*said.reason, "event dropped");
         }
     }
 }
@@ -181,7 +183,7 @@ fn event(said: &Said, at: Timestamp, node: &str) -> Event {
             resource_version: None,
         },
         type_: Some(said.kind.as_str().to_owned()),
-        reason: Some(said.reason.to_owned()),
+        reason: Some(said.reason.clone().into_owned()),
         message: Some(said.message.clone()),
         count: Some(1),
         first_timestamp: Some(Time(at)),

@@ -38,7 +38,7 @@ pub(crate) fn turn(record: &Record) -> Vec<(Role, Container)> {
     let Some(spec) = &record.pod.spec else { return Vec::new() };
     let mut turn = Vec::new();
     for container in spec.init_containers.iter().flatten() {
-        let run = record.run(&container.name);
+        let run = record.counted(&container.name);
         let succeeded = run.and_then(|run| run.end.as_ref()).is_some_and(|end| end.exit_code == 0);
         let sidecar = is_sidecar(container);
         if succeeded && !sidecar {
@@ -55,6 +55,19 @@ pub(crate) fn turn(record: &Record) -> Vec<(Role, Container)> {
     turn
 }
 
+/// Of a pod that ends, the containers of `live` that are to stop now: all others before the sidecars, and of those the last
+/// before the one that it may stand on (KEP-753).
+pub(crate) fn last_turn<'a>(pod: &Pod, live: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let init = || pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    let place = |name: &str| init().position(|one| one.name == name && is_sidecar(one));
+    let (others, sidecars): (Vec<_>, Vec<_>) =
+        live.map(|name| (place(name), name)).partition(|(place, _)| place.is_none());
+    if !others.is_empty() {
+        return others.into_iter().map(|(_, name)| name.clone()).collect();
+    }
+    sidecars.into_iter().max().map(|(_, name)| name.clone()).into_iter().collect()
+}
+
 /// Whether a regular container ever ran: then the pod is initialised for good, and a sidecar that ends holds nobody back.
 fn others_ran(record: &Record) -> bool {
     record
@@ -62,7 +75,7 @@ fn others_ran(record: &Record) -> bool {
         .spec
         .iter()
         .flat_map(|spec| &spec.containers)
-        .any(|container| record.run(&container.name).is_some())
+        .any(|container| record.counted(&container.name).is_some())
 }
 
 #[cfg(test)]
@@ -125,5 +138,28 @@ mod tests {
         record.containers.insert("a".to_owned(), run(true, None));
         record.containers.insert("side".to_owned(), run(true, Some(1)));
         assert_eq!(names(&record), ["side", "a", "b"]);
+    }
+    #[test]
+    fn sidecars_stop_last_and_in_the_reverse_of_their_order() {
+        let spec = PodSpec {
+            init_containers: Some(vec![
+                container("first", true),
+                container("plain", false),
+                container("second", true),
+            ]),
+            containers: vec![container("a", false), container("b", false)],
+            ..PodSpec::default()
+        };
+        let pod = Pod { spec: Some(spec), ..Pod::default() };
+        let turn = |live: &[&str]| {
+            let live: Vec<String> = live.iter().map(|name| (*name).to_owned()).collect();
+            last_turn(&pod, live.iter())
+        };
+        assert_eq!(turn(&["a", "b", "first", "second"]), ["a", "b"]);
+        assert_eq!(turn(&["b", "first", "second"]), ["b"]);
+        assert_eq!(turn(&["first", "plain"]), ["plain"]);
+        assert_eq!(turn(&["first", "second"]), ["second"]);
+        assert_eq!(turn(&["first"]), ["first"]);
+        assert!(turn(&[]).is_empty());
     }
 }

@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod,
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
+use crate::failure::Failure;
 use crate::restart::Backoff;
 
 /// The form of the record. A later agent reads every earlier form.
@@ -50,6 +51,9 @@ pub(crate) struct Record {
     /// The user that the pod's processes become where they are not told another; none until the first is to run.
     #[serde(default)]
     pub(crate) user: Option<u32>,
+    /// A container has asked for all of them to run again: none is started before all have ended.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub(crate) restarting: bool,
     /// By container name, init containers among them.
     pub(crate) containers: BTreeMap<String, History>,
 }
@@ -62,14 +66,6 @@ pub(crate) struct Stop {
     pub(crate) grace: u64,
 }
 
-/// Why a node ends a pod that did not end by itself: `status.reason` and `status.message` of a pod that has `Failed`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Failure {
-    pub(crate) reason: String,
-    pub(crate) message: String,
-}
-
 /// A container's runs.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,6 +75,9 @@ pub(crate) struct History {
     /// How the one before ended.
     pub(crate) last: Option<ContainerStateTerminated>,
     pub(crate) backoff: Option<Backoff>,
+    /// The newest run does not count any more: the container runs again, whatever its policy says of how it ended.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub(crate) again: bool,
 }
 
 /// One run of a container: one process.
@@ -112,6 +111,7 @@ impl Record {
             stop: None,
             failure: None,
             user: None,
+            restarting: false,
             containers: histories(&status, now),
             pod,
         }
@@ -122,10 +122,28 @@ impl Record {
         self.containers.get(container)?.run.as_ref()
     }
 
+    /// The newest run of a container, if it counts.
+    pub(crate) fn counted(&self, container: &str) -> Option<&Run> {
+        self.containers.get(container)?.counted()
+    }
+
     /// The newest run of a container, to be changed by the worker alone.
     pub(crate) fn run_mut(&mut self, container: &str) -> Option<&mut Run> {
         self.containers.get_mut(container)?.run.as_mut()
     }
+}
+
+impl History {
+    /// The newest run, if it counts.
+    pub(crate) fn counted(&self) -> Option<&Run> {
+        self.run.as_ref().filter(|_| !self.again)
+    }
+}
+
+/// Left out of the file.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_not(value: &bool) -> bool {
+    !value
 }
 
 fn histories(status: &PodStatus, now: Timestamp) -> BTreeMap<String, History> {
@@ -161,7 +179,7 @@ fn history(status: &ContainerStatus, now: Timestamp) -> Option<History> {
         started: end.started_at.as_ref().map(|time| time.0),
         end: Some(end),
     };
-    Some(History { run: Some(run), last, backoff: None })
+    Some(History { run: Some(run), last, ..History::default() })
 }
 
 /// Why a record could not be kept or read.
@@ -318,7 +336,7 @@ mod tests {
         let path = root.path().join("pods/u1").join(FILE);
         assert!(!std::fs::read_to_string(path).unwrap().contains("failure"));
         assert_eq!(folder.load().unwrap().failure, None);
-        let failure = Failure { reason: "Evicted".to_owned(), message: "too much".to_owned() };
+        let failure = Failure::evicted("too much".to_owned());
         record.failure = Some(failure.clone());
         folder.save(&record).unwrap();
         assert_eq!(folder.load().unwrap().failure, Some(failure));

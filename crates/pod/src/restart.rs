@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, PodSpec};
 use serde::{Deserialize, Serialize};
 
 /// The first wait of every back-off here: restarts and image pulls alike.
@@ -61,22 +61,64 @@ pub(crate) fn later(moment: Timestamp, wait: Duration) -> Timestamp {
     moment.checked_add(wait).unwrap_or(Timestamp::MAX)
 }
 
-/// Whether a container that ended with `exit_code` runs again by the pod's policy or its own (KEP-753 sidecars,
-/// KEP-5307 container restart policy).
-pub(crate) fn may_restart(spec: &PodSpec, container: &Container, exit_code: i32) -> bool {
+/// What the end of a container asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It does not run again.
+    Stay,
+    /// It runs again.
+    Again,
+    /// All containers of the pod do, the init containers first (KEP-5532).
+    All,
+}
+
+/// What a container that ended with `exit_code` asks for: the first of its own rules that matches, else its own policy (KEP-5307),
+/// else the pod's.
+pub(crate) fn verdict(spec: &PodSpec, container: &Container, exit_code: i32) -> Verdict {
+    if let Some(rule) = rules(container).find(|rule| matches(rule, exit_code)) {
+        return if rule.action == "RestartAllContainers" { Verdict::All } else { Verdict::Again };
+    }
     let policy =
         container.restart_policy.as_deref().or(spec.restart_policy.as_deref()).unwrap_or("Always");
     match policy {
-        "Never" => false,
-        "OnFailure" => exit_code != 0,
-        _ => true,
+        "Never" => Verdict::Stay,
+        "OnFailure" if exit_code == 0 => Verdict::Stay,
+        _ => Verdict::Again,
     }
 }
 
-/// As [`may_restart`] for an init container: one that has done its work never runs again, and "Always" of the pod means
-/// "until it succeeds" for it.
+/// As [`verdict`] for an init container: one that has done its work never runs again for its own sake, and "Always" of the
+/// pod means "until it succeeds" for it.
+pub(crate) fn verdict_init(spec: &PodSpec, container: &Container, exit_code: i32) -> Verdict {
+    let verdict = verdict(spec, container, exit_code);
+    let is_done = exit_code == 0 && !is_sidecar(container);
+    if verdict == Verdict::Again && is_done { Verdict::Stay } else { verdict }
+}
+
+/// Whether the container runs again, alone or with all others.
+pub(crate) fn may_restart(spec: &PodSpec, container: &Container, exit_code: i32) -> bool {
+    verdict(spec, container, exit_code) != Verdict::Stay
+}
+
+/// As [`may_restart`] for an init container.
 pub(crate) fn may_restart_init(spec: &PodSpec, container: &Container, exit_code: i32) -> bool {
-    is_sidecar(container) || (exit_code != 0 && may_restart(spec, container, exit_code))
+    verdict_init(spec, container, exit_code) != Verdict::Stay
+}
+
+/// Rules count only beside a policy of the container's own; the API server sees to that.
+fn rules(container: &Container) -> impl Iterator<Item = &ContainerRestartRule> {
+    container.restart_policy_rules.iter().flatten().filter(|_| container.restart_policy.is_some())
+}
+
+fn matches(rule: &ContainerRestartRule, exit_code: i32) -> bool {
+    rule.exit_codes.as_ref().is_some_and(|codes| {
+        let named = codes.values.iter().flatten().any(|code| *code == exit_code);
+        match codes.operator.as_str() {
+            "In" => named,
+            "NotIn" => !named,
+            _ => false,
+        }
+    })
 }
 
 /// An init container that runs beside the others for as long as the pod does (KEP-753).
@@ -86,6 +128,8 @@ pub(crate) fn is_sidecar(container: &Container) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::ContainerRestartRuleOnExitCodes;
+
     use super::*;
 
     fn at(second: i64) -> Timestamp {
@@ -154,5 +198,39 @@ mod tests {
             assert_eq!(may_restart_init(&spec(policy), &plain, code), init, "init {policy} {code}");
             assert!(may_restart_init(&spec(policy), &sidecar, code), "sidecar {policy} {code}");
         }
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_decides() {
+        let rule = |action: &str, operator: &str, values: &[i32]| ContainerRestartRule {
+            action: action.to_owned(),
+            exit_codes: Some(ContainerRestartRuleOnExitCodes {
+                operator: operator.to_owned(),
+                values: Some(values.to_vec()),
+            }),
+        };
+        let container = Container {
+            restart_policy: Some("Never".to_owned()),
+            restart_policy_rules: Some(vec![
+                rule("Restart", "In", &[1, 2]),
+                rule("RestartAllContainers", "In", &[2, 3]),
+                rule("Restart", "NotIn", &[0, 9]),
+            ]),
+            ..Container::default()
+        };
+        let spec = PodSpec::default();
+        for (code, wanted) in [
+            (0, Verdict::Stay),
+            (1, Verdict::Again),
+            (2, Verdict::Again),
+            (3, Verdict::All),
+            (4, Verdict::Again),
+            (9, Verdict::Stay),
+        ] {
+            assert_eq!(verdict(&spec, &container, code), wanted, "{code}");
+            assert_eq!(verdict_init(&spec, &container, code), wanted, "init {code}");
+        }
+        let without = Container { restart_policy: None, ..container };
+        assert_eq!(verdict(&spec, &without, 9), Verdict::Again);
     }
 }

@@ -15,6 +15,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use nodule_sandbox_proto::User;
 
 use crate::condition;
+use crate::epilogue;
+use crate::failure::{Failure, Manner};
 use crate::record::{History, Phase, Record, Run};
 use crate::restart::{is_sidecar, may_restart, may_restart_init};
 
@@ -38,8 +40,13 @@ pub(crate) struct Seen<'a> {
 /// The status to publish after `previous`.
 pub(crate) fn status(seen: &Seen<'_>, previous: &PodStatus) -> PodStatus {
     let pod = &seen.record.pod;
+    if let Some(failure) = seen.record.failure.as_ref()
+        && failure.manner == Manner::Rejected
+    {
+        return rejected(seen, failure, previous);
+    }
     let spec = pod.spec.clone().unwrap_or_default();
-    let init = container_statuses(seen, spec.init_containers.iter().flatten(), &spec);
+    let mut init = container_statuses(seen, spec.init_containers.iter().flatten(), &spec);
     let mut containers = container_statuses(seen, spec.containers.iter(), &spec);
     let failure = seen.record.failure.as_ref();
     let computed = match failure {
@@ -55,8 +62,11 @@ pub(crate) fn status(seen: &Seen<'_>, previous: &PodStatus) -> PodStatus {
         init: &init,
         containers: &containers,
         previous: previous.conditions.as_deref().unwrap_or_default(),
+        failure,
+        restarting: seen.record.restarting,
         now: seen.now,
     });
+    epilogue::bound(&mut init.iter_mut().chain(&mut containers).collect::<Vec<_>>());
     containers.sort_by(|one, other| one.name.cmp(&other.name));
     let kept =
         |text: &Option<String>| text.clone().filter(|_| previous.phase.as_deref() == Some(phase));
@@ -73,6 +83,18 @@ pub(crate) fn status(seen: &Seen<'_>, previous: &PodStatus) -> PodStatus {
         message: failure.map(|failure| failure.message.clone()).or(kept(&previous.message)),
         start_time: Some(seconds(seen.record.start_time)),
         observed_generation: observed_generation(pod, previous),
+        ..PodStatus::default()
+    }
+}
+
+/// Of a pod that was never taken on there is nothing else to tell.
+fn rejected(seen: &Seen<'_>, failure: &Failure, previous: &PodStatus) -> PodStatus {
+    PodStatus {
+        phase: Some("Failed".to_owned()),
+        reason: Some(failure.reason.clone()),
+        message: Some(failure.message.clone()),
+        start_time: Some(seconds(seen.record.start_time)),
+        observed_generation: observed_generation(&seen.record.pod, previous),
         ..PodStatus::default()
     }
 }
@@ -178,7 +200,11 @@ fn states(
 ) -> (ContainerState, ContainerState) {
     let last = history.and_then(|history| history.last.clone());
     let waiting = || {
-        let default = if has_init { "PodInitializing" } else { "ContainerCreating" };
+        let default = match () {
+            () if seen.record.restarting => "RestartingAllContainers",
+            () if has_init => "PodInitializing",
+            () => "ContainerCreating",
+        };
         let known = seen.waiting.get(&container.name);
         let reason = known.map_or(default, |waiting| waiting.reason).to_owned();
         let message =
@@ -191,7 +217,7 @@ fn states(
     let ended = |terminated| ContainerState { terminated, ..ContainerState::default() };
     match history.and_then(|history| history.run.as_ref()) {
         None => (waiting(), ended(last)),
-        Some(Run { end: Some(end), .. }) if seen.waiting.contains_key(&container.name) => {
+        Some(Run { end: Some(end), .. }) if is_to_wait(seen, container, history) => {
             (waiting(), ended(Some(end.clone())))
         }
         Some(Run { end: Some(end), .. }) => (ended(Some(end.clone())), ended(last)),
@@ -203,33 +229,90 @@ fn states(
     }
 }
 
-/// The containers of one kind, counted by state.
+/// Whether a container that has ended waits to run again.
+fn is_to_wait(seen: &Seen<'_>, container: &Container, history: Option<&History>) -> bool {
+    seen.record.restarting
+        || seen.waiting.contains_key(&container.name)
+        || history.is_some_and(|history| history.again)
+}
+
+/// How many of the pod's containers stand where (the kubelet's `getPhase`).
 #[derive(Default)]
 struct Count {
+    /// Ordinary init containers that have yet to end.
+    init: usize,
+    /// Ordinary init containers that failed for good.
+    init_failed: usize,
+    /// Sidecars that have yet to start.
+    sidecars: usize,
     waiting: usize,
     running: usize,
     stopped: usize,
+    /// Of those stopped.
     succeeded: usize,
+    /// Of those stopped: they do not run again.
+    settled: usize,
 }
 
 impl Count {
-    fn of(statuses: &[ContainerStatus]) -> Self {
+    fn of(spec: &PodSpec, init: &[ContainerStatus], containers: &[ContainerStatus]) -> Self {
         let mut count = Self::default();
-        for status in statuses {
-            let state = status.state.clone().unwrap_or_default();
-            let ran = status.last_state.as_ref().is_some_and(|last| last.terminated.is_some());
-            match (state.running, state.terminated) {
-                (Some(_), _) => count.running += 1,
-                (None, Some(end)) => {
-                    count.stopped += 1;
-                    count.succeeded += usize::from(end.exit_code == 0);
-                }
-                (None, None) if ran => count.stopped += 1,
-                (None, None) => count.waiting += 1,
+        for (container, status) in spec.init_containers.iter().flatten().zip(init) {
+            if is_sidecar(container) {
+                count.sidecar(status);
+            } else {
+                count.init(spec, container, status);
             }
+        }
+        for (container, status) in spec.containers.iter().zip(containers) {
+            count.regular(spec, container, status);
         }
         count
     }
+
+    fn init(&mut self, spec: &PodSpec, container: &Container, status: &ContainerStatus) {
+        match exit_code(status) {
+            Some(0) => {}
+            Some(code) if may_restart_init(spec, container, code) => {}
+            Some(_) => self.init_failed += 1,
+            None => self.init += 1,
+        }
+    }
+
+    /// Those that have ended do not matter: they come back, or the pod ends without them.
+    fn sidecar(&mut self, status: &ContainerStatus) {
+        if is_running(status) {
+            self.running += 1;
+            self.sidecars += usize::from(status.started != Some(true));
+        } else if exit_code(status).is_none() {
+            self.sidecars += 1;
+            self.waiting += 1;
+        }
+    }
+
+    fn regular(&mut self, spec: &PodSpec, container: &Container, status: &ContainerStatus) {
+        match exit_code(status) {
+            _ if is_running(status) => self.running += 1,
+            None => self.waiting += 1,
+            Some(code) => {
+                self.stopped += 1;
+                self.succeeded += usize::from(code == 0);
+                self.settled += usize::from(!may_restart(spec, container, code));
+            }
+        }
+    }
+}
+
+fn is_running(status: &ContainerStatus) -> bool {
+    status.state.as_ref().is_some_and(|state| state.running.is_some())
+}
+
+/// How a container ended that does not run: now, or before it began to wait.
+fn exit_code(status: &ContainerStatus) -> Option<i32> {
+    let end = |state: &Option<ContainerState>| {
+        state.as_ref()?.terminated.as_ref().map(|end| end.exit_code)
+    };
+    end(&status.state).or_else(|| end(&status.last_state).filter(|_| !is_running(status)))
 }
 
 /// The phase by the containers alone (Kubernetes docs, "Pod Lifecycle: Pod phase").
@@ -239,51 +322,18 @@ fn phase(
     containers: &[ContainerStatus],
     phase: Phase,
 ) -> &'static str {
-    let count = Count::of(containers);
-    let stopped = phase >= Phase::Terminated;
-    if stopped {
-        let all_good = count.succeeded == containers.len() && !init_failed(spec, init);
-        return if all_good { "Succeeded" } else { "Failed" };
-    }
-    let never = spec.restart_policy.as_deref() == Some("Never");
-    if init_failed(spec, init) && never {
-        return "Failed";
-    }
-    if init_pending(spec, init, &count) || count.waiting > 0 {
-        return "Pending";
-    }
-    if count.running > 0 {
-        return "Running";
-    }
-    let restarts = spec.containers.iter().zip(containers).any(|(container, status)| {
-        let state = status.state.clone().unwrap_or_default();
-        state.terminated.is_none_or(|end| may_restart(spec, container, end.exit_code))
-    });
+    let count = Count::of(spec, init, containers);
+    let by_exits = || if count.succeeded == containers.len() { "Succeeded" } else { "Failed" };
+    let initialized = count.stopped > 0 || containers.iter().any(is_running);
     match () {
-        () if restarts => "Running",
-        () if count.succeeded == count.stopped => "Succeeded",
-        () => "Failed",
-    }
-}
-
-fn init_failed(spec: &PodSpec, init: &[ContainerStatus]) -> bool {
-    let containers = spec.init_containers.iter().flatten();
-    containers.zip(init).filter(|(container, _)| !is_sidecar(container)).any(|(_, status)| {
-        let state = status.state.clone().unwrap_or_default();
-        state.terminated.is_some_and(|end| end.exit_code != 0)
-    })
-}
-
-/// Whether an init container still has to end, or a sidecar to start, before the others' turn comes.
-fn init_pending(spec: &PodSpec, init: &[ContainerStatus], count: &Count) -> bool {
-    let others_ran = count.running + count.stopped > 0;
-    spec.init_containers.iter().flatten().zip(init).any(|(container, status)| {
-        if is_sidecar(container) {
-            !others_ran && status.started != Some(true)
-        } else {
-            !status.ready
+        () if count.init_failed > 0 => "Failed",
+        () if phase >= Phase::Terminated => by_exits(),
+        () if count.init > 0 || count.waiting > 0 || (count.sidecars > 0 && !initialized) => {
+            "Pending"
         }
-    })
+        () if count.running > 0 || count.settled < count.stopped => "Running",
+        () => by_exits(),
+    }
 }
 
 /// Kubernetes' times are whole seconds.
@@ -302,7 +352,6 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
     use super::*;
-    use crate::record::Failure;
 
     /// How a container stands in a test: the names are the table's.
     #[derive(Clone, Copy)]
@@ -530,7 +579,7 @@ mod tests {
     #[test]
     fn a_pod_that_its_node_ends_has_failed_once_nothing_runs_whatever_its_containers_say() {
         let running = PodStatus { phase: Some("Running".to_owned()), ..PodStatus::default() };
-        let failure = Failure { reason: "Evicted".to_owned(), message: "Too much. ".to_owned() };
+        let failure = Failure::evicted("Too much. ".to_owned());
         for (is, phase, told, reason) in [
             (Is::Running, Phase::Syncing, "Running", None),
             (Is::Running, Phase::Terminating, "Running", None),

@@ -11,11 +11,12 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use nodule_volume::Usage;
 use tokio::time::{Instant, sleep};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use crate::events::Kind;
+use crate::failure::Failure;
 use crate::quantity::{self, Total};
-use crate::record::{Failure, Phase};
+use crate::record::Phase;
 use crate::restart::is_sidecar;
 use crate::view::log_folder;
 use crate::worker::{Notice, Worker};
@@ -192,18 +193,11 @@ impl Worker {
     /// Acts on what was measured.
     pub(crate) fn measured(&mut self, exceeded: Option<String>, took: Duration) {
         match exceeded {
-            Some(message) if self.record.phase == Phase::Syncing => self.evict(message),
+            Some(message) if self.record.phase == Phase::Syncing => {
+                self.fail(Failure::evicted(message), Kind::Warning);
+            }
             _ => self.watch_storage(took * REST),
         }
-    }
-
-    /// Ends the pod in the node's own right. Kept before it is acted on; but a disk that is too full to keep it on is one
-    /// more reason to act, and the next agent would measure the same.
-    fn evict(&mut self, message: String) {
-        info!(message, "pod evicted");
-        self.host.events.say(&self.record.pod, None, Kind::Warning, "Evicted", &message);
-        self.record.failure = Some(Failure { reason: "Evicted".to_owned(), message });
-        self.save();
     }
 }
 

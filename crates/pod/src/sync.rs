@@ -12,12 +12,13 @@ use nodule_sandbox_proto as proto;
 use tracing::warn;
 
 use crate::env;
+use crate::epilogue;
 use crate::events::Kind;
 use crate::host::Host;
 use crate::links::Links;
 use crate::order::{self, Role};
 use crate::pull::{self, Asked, Need, Ready, chain};
-use crate::record::Run;
+use crate::record::{History, Run};
 use crate::resources;
 use crate::restart::{self, Backoff, Next};
 use crate::sandbox::{self, Place, Sandbox};
@@ -33,6 +34,9 @@ type Volumes = BTreeMap<String, PathBuf>;
 impl Worker {
     /// Brings the pod nearer to running, as far as that goes now.
     pub(crate) async fn sync(&mut self) {
+        if self.record.restarting && !self.clear() {
+            return;
+        }
         let Some(volumes) = self.volumes() else { return };
         for (role, container) in order::turn(&self.record) {
             self.bring(role, &container, &volumes).await;
@@ -90,9 +94,7 @@ impl Worker {
     fn may_run(&mut self, role: Role, container: &Container) -> Option<Option<Backoff>> {
         let history = self.record.containers.get(&container.name);
         let known = history.and_then(|history| history.backoff);
-        let Some(end) =
-            history.and_then(|history| history.run.as_ref()).and_then(|run| run.end.as_ref())
-        else {
+        let Some(end) = history.and_then(History::counted).and_then(|run| run.end.as_ref()) else {
             return Some(known);
         };
         let spec = self.record.pod.spec.as_ref()?;
@@ -246,6 +248,7 @@ impl Worker {
     fn create(&mut self, container: &Container, ready: &Ready, backoff: Option<Backoff>) -> bool {
         let name = &container.name;
         let history = self.record.containers.entry(name.clone()).or_default();
+        history.again = false;
         if history.run.as_ref().is_some_and(|run| run.end.is_none()) {
             return self.save();
         }
@@ -297,6 +300,7 @@ impl Worker {
         run.user.clone_from(&config.user);
         let attempt = run.attempt;
         config.log.path = log_path(&self.host.config.logs, &self.record.pod, name, attempt);
+        config.mounts.extend(epilogue::mount(container, &config.mounts, &place.state));
         // An earlier try may have come further than anybody could say.
         if proto::State::new(&place.state).has_container() && self.recover(name).await {
             return;
@@ -332,6 +336,11 @@ fn start(
         .groups
         .make(pod, container, &config.id)
         .map_err(|source| sandbox::Error::Cgroup { source })?;
+    let words = epilogue::folder(&place.state);
+    if config.mounts.iter().any(|mount| mount.host == words) {
+        epilogue::make(container, &words, config.user.as_ref())
+            .map_err(|source| sandbox::Error::Create { path: words, source })?;
+    }
     sandbox::start(&host.config.sandbox, &host.zygote, place, &config)
 }
 

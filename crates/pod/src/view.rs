@@ -138,7 +138,8 @@ impl View {
     /// The pod with all that is known of it here.
     pub(crate) fn pod(&self) -> Pod {
         let mut status = (*self.status).clone();
-        status.conditions.get_or_insert_default().extend(condition::others(&self.pod).cloned());
+        let ours = status.conditions.take().unwrap_or_default();
+        status.conditions = Some(condition::whole(&ours, &self.pod));
         status.qos_class = self.pod.status.as_ref().and_then(|known| known.qos_class.clone());
         Pod { status: Some(status), ..(*self.pod).clone() }
     }

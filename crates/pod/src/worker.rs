@@ -149,6 +149,7 @@ impl Worker {
     async fn turn(&mut self) {
         self.due = crate::restart::later(Timestamp::now(), jittered(self.host.config.sync));
         self.look();
+        self.expire();
         if self.is_to_end() {
             self.find_lost().await;
         }

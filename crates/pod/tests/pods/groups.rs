@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::api::Api;
+use crate::guests::WAITS;
 use crate::registry::Registry;
 use crate::{Agent, gone, on_disk};
 
@@ -20,13 +21,6 @@ const HOG: &str = r#"(module (memory (export "memory") 1)
     (func (export "_start")
         (if (i32.eq (memory.grow (i32.const 1024)) (i32.const -1)) (then unreachable))
         (memory.fill (i32.const 0) (i32.const 97) (i32.const 67108864))))"#;
-
-/// Reads standard input to its end.
-const WAITS: &str = r#"(module
-    (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
-    (memory (export "memory") 1)
-    (data (i32.const 32) "\30\00\00\00\08\00\00\00")
-    (func (export "_start") (drop (call $read (i32.const 0) (i32.const 32) (i32.const 1) (i32.const 72)))))"#;
 
 struct Machine {
     api: Api,

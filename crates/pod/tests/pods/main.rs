@@ -10,6 +10,8 @@
 mod api;
 mod compilations;
 mod groups;
+mod guests;
+mod lifecycle;
 mod programs;
 mod registry;
 mod storage;

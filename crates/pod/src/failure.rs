@@ -1,0 +1,92 @@
+//! Why a node ends a pod that did not end by itself, or never takes it on.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use serde::{Deserialize, Serialize};
+use tracing::info;
+
+use crate::events::Kind;
+use crate::record::Phase;
+use crate::restart::later;
+use crate::worker::Worker;
+
+/// `status.reason` and `status.message` of a pod that has `Failed` by its node, and what goes with them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Failure {
+    pub(crate) reason: String,
+    pub(crate) message: String,
+    /// The grace period in seconds; none for the pod's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) grace: Option<u64>,
+    #[serde(default, skip_serializing_if = "Manner::is_ended")]
+    pub(crate) manner: Manner,
+}
+
+/// How the node came to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Manner {
+    /// By something of the pod's own making.
+    #[default]
+    Ended,
+    /// For the sake of the node or of other pods: the pod gets the condition `DisruptionTarget` (KEP-3329).
+    Disrupted,
+    /// It was never taken on.
+    Rejected,
+}
+
+impl Manner {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+    fn is_ended(&self) -> bool {
+        *self == Self::Ended
+    }
+}
+
+impl Failure {
+    /// Uses more of the disk than it may: gone at once (the kubelet's `immediateEvictionGracePeriodSeconds`).
+    pub(crate) fn evicted(message: String) -> Self {
+        Self { reason: "Evicted".to_owned(), message, grace: Some(1), manner: Manner::Ended }
+    }
+
+    /// Active for longer than `activeDeadlineSeconds`.
+    fn deadline() -> Self {
+        Self {
+            reason: "DeadlineExceeded".to_owned(),
+            message: "Pod was active on the node longer than the specified deadline".to_owned(),
+            grace: None,
+            manner: Manner::Ended,
+        }
+    }
+}
+
+/// When the pod has been active for as long as it may be.
+fn deadline(pod: &Pod, start: Timestamp) -> Option<Timestamp> {
+    let seconds = pod.spec.as_ref()?.active_deadline_seconds?;
+    Some(later(start, Duration::from_secs(u64::try_from(seconds).unwrap_or(0))))
+}
+
+impl Worker {
+    /// Ends the pod in the node's own right. Kept before it is acted on; but a disk that is too full to keep it on is one
+    /// more reason to act, and the next agent would come to the same.
+    pub(crate) fn fail(&mut self, failure: Failure, kind: Kind) {
+        info!(failure.reason, failure.message, "pod is ended by its node");
+        let (reason, message) = (failure.reason.clone(), failure.message.clone());
+        self.host.events.say(&self.record.pod, None, kind, reason, &message);
+        self.record.failure = Some(failure);
+        self.save();
+    }
+
+    /// Ends the pod when its `activeDeadlineSeconds` are over.
+    pub(crate) fn expire(&mut self) {
+        if self.record.phase != Phase::Syncing || self.is_to_end() {
+            return;
+        }
+        match deadline(&self.record.pod, self.record.start_time) {
+            Some(due) if due <= Timestamp::now() => self.fail(Failure::deadline(), Kind::Normal),
+            Some(due) => self.wake_at(due),
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! A pod's life by its containers: what starts after what, what runs again, what stops first, and the last words.
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::api::Api;
+use crate::guests::{DEAF, WAITS, exits, traps, writes};
+use crate::registry::Registry;
+use crate::{Agent, gone};
+
+/// WASI's `oflags`: the file is made, and must not be there.
+const CREATE_NEW: u8 = 1 | 4;
+
+struct Node {
+    api: Api,
+    registry: Registry,
+    root: TempDir,
+}
+
+impl Node {
+    async fn new() -> Self {
+        let guests = [
+            ("waits", WAITS.to_owned()),
+            ("deaf", DEAF.to_owned()),
+            ("done", exits(0)),
+            ("fails", exits(3)),
+            ("once", writes("been", CREATE_NEW, "here", 3)),
+            ("says", writes("termination-log", 0, "these are the last words", 3)),
+            ("traps", traps("something is wrong")),
+        ];
+        let guests: Vec<_> = guests.iter().map(|(name, wat)| (*name, wat.as_str())).collect();
+        let registry = Registry::start(&guests).await;
+        Self { api: Api::start().await, registry, root: tempfile::tempdir().unwrap() }
+    }
+
+    async fn agent(&self) -> Agent {
+        Agent::with(&self.api, self.root.path(), &[&self.registry.host]).await
+    }
+
+    fn container(&self, name: &str, image: &str) -> Value {
+        json!({
+            "name": name, "image": self.registry.image(image), "imagePullPolicy": "IfNotPresent",
+            "stdin": true,
+        })
+    }
+
+    fn sidecar(&self, name: &str, image: &str) -> Value {
+        let mut container = self.container(name, image);
+        container["restartPolicy"] = json!("Always");
+        container
+    }
+
+    /// The containers that were said to be stopped, in that order.
+    fn killed(&self) -> Vec<String> {
+        let events = self.api.events().into_iter();
+        let killing = events.filter(|(reason, _)| reason == "Killing");
+        killing.map(|(_, message)| message.replace("Stopping container ", "")).collect()
+    }
+}
+
+fn pod(name: &str, policy: &str, init: &Value, containers: &Value) -> Value {
+    let mut pod = crate::pod(name, name);
+    pod["spec"]["restartPolicy"] = json!(policy);
+    pod["spec"]["initContainers"] = init.clone();
+    pod["spec"]["containers"] = containers.clone();
+    pod
+}
+
+fn state<'a>(told: &'a Value, list: &str, place: usize) -> &'a Value {
+    &told["status"][list][place]["state"]
+}
+
+#[tokio::test]
+async fn sidecars_start_before_the_others_and_stop_after_them_the_last_first() {
+    let node = Node::new().await;
+    let _agent = node.agent().await;
+    let init = json!([
+        node.sidecar("first", "waits"),
+        node.container("prepare", "done"),
+        node.sidecar("second", "waits"),
+    ]);
+    node.api.apply(pod("web", "Always", &init, &json!([node.container("app", "waits")])));
+    let told = node.api.status("web", "/phase", "Running").await;
+    for place in [0, 2] {
+        assert!(!state(&told, "initContainerStatuses", place)["running"].is_null(), "{told}");
+    }
+    assert_eq!(state(&told, "initContainerStatuses", 1)["terminated"]["reason"], "Completed");
+    node.api.delete("web", 30);
+    node.api.until("removal", |api| api.pod("web").is_none().then_some(())).await;
+    node.api.until("three kills", |_| (node.killed().len() == 3).then_some(())).await;
+    assert_eq!(node.killed(), ["app", "second", "first"]);
+}
+
+#[tokio::test]
+async fn a_pod_whose_containers_are_done_ends_its_sidecars_and_has_succeeded() {
+    let node = Node::new().await;
+    let _agent = node.agent().await;
+    let init = json!([node.sidecar("side", "waits")]);
+    node.api.apply(pod("job", "Never", &init, &json!([node.container("app", "done")])));
+    let told = node.api.status("job", "/phase", "Succeeded").await;
+    assert_eq!(state(&told, "initContainerStatuses", 0)["terminated"]["exitCode"], 0);
+    assert_eq!(state(&told, "containerStatuses", 0)["terminated"]["reason"], "Completed");
+}
+
+#[tokio::test]
+async fn an_init_container_that_may_not_run_again_fails_the_pod_whatever_the_pods_policy() {
+    let node = Node::new().await;
+    let _agent = node.agent().await;
+    let mut prepare = node.container("prepare", "fails");
+    prepare["restartPolicy"] = json!("Never");
+    let containers = json!([node.container("app", "waits")]);
+    node.api.apply(pod("web", "Always", &json!([prepare]), &containers));
+    let told = node.api.status("web", "/phase", "Failed").await;
+    assert_eq!(state(&told, "initContainerStatuses", 0)["terminated"]["exitCode"], 3);
+    assert!(told["status"]["containerStatuses"][0]["containerID"].is_null(), "{told}");
+}
+
+#[tokio::test]
+async fn a_containers_own_rule_goes_before_the_policies() {
+    let node = Node::new().await;
+    let _agent = node.agent().await;
+    let mut app = node.container("app", "once");
+    app["restartPolicy"] = json!("Never");
+    app["restartPolicyRules"] =
+        json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [3]}}]);
+    app["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+    let mut pod = pod("web", "Never", &json!([]), &json!([app]));
+    pod["spec"]["volumes"] = json!([{"name": "data", "emptyDir": {}}]);
+    node.api.apply(pod);
+    let told = node.api.until("second run", |api| {
+        let pod = api.pod("web")?;
+        let status = &pod["status"]["containerStatuses"][0];
+        (status["restartCount"] == 1 && !status["state"]["running"].is_null()).then_some(pod)
+    });
+    let told = told.await;
+    assert_eq!(told["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 3);
+    assert_eq!(told["status"]["phase"], "Running");
+}
+
+#[tokio::test]
+async fn a_container_may_ask_for_all_of_them_to_run_again() {
+    let node = Node::new().await;
+    let _agent = node.agent().await;
+    let mut app = node.container("app", "once");
+    app["restartPolicy"] = json!("Never");
+    app["restartPolicyRules"] = json!([
+        {"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [3]}}]);
+    app["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+    let init = json!([node.container("prepare", "done")]);
+    let containers = json!([app, node.container("other", "deaf")]);
+    let mut pod = pod("web", "Never", &init, &containers);
+    pod["spec"]["volumes"] = json!([{"name": "data", "emptyDir": {}}]);
+    node.api.apply(pod);
+    let told = node.api.until("all of them again", |api| {
+        let pod = api.pod("web")?;
+        let again = |list: &str, place: usize| pod["status"][list][place]["restartCount"] == 1;
+        let running = |place: usize| !state(&pod, "containerStatuses", place)["running"].is_null();
+        let all = again("initContainerStatuses", 0)
+            && again("containerStatuses", 0)
+            && again("containerStatuses", 1)
+            && running(0)
+            && running(1);
+        all.then_some(pod)
+    });
+    let told = told.await;
+    assert_eq!(told["status"]["phase"], "Running");
+    let conditions = told["status"]["conditions"].as_array().unwrap();
+    let told = conditions.iter().find(|one| one["type"] == "AllContainersRestarting").unwrap();
+    assert_eq!(told["status"], "False");
+    let said = node.api.requests(&axum::http::Method::PATCH, "/pods/web/status");
+    let waited = said.iter().any(|(_, body)| {
+        body["status"]["conditions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|one| one["type"] == "AllContainersRestarting" && one["status"] == "True")
+    });
+    assert!(waited, "it was never said that they restart");
+    node.api.delete("web", 1);
+    gone(node.root.path(), "web").await;
+}
+
+#[tokio::test]
+async fn a_pod_that_is_active_for_too_long_has_failed() {
+    let node = Node::new().await;
+    let _agent = node.agent().await;
+    let containers = json!([node.container("app", "waits")]);
+    let mut pod = pod("late", "Always", &json!([]), &containers);
+    pod["spec"]["activeDeadlineSeconds"] = json!(1);
+    node.api.apply(pod);
+    let told = node.api.status("late", "/reason", "DeadlineExceeded").await;
+    assert_eq!(told["status"]["phase"], "Failed");
+    let message = "Pod was active on the node longer than the specified deadline";
+    assert_eq!(told["status"]["message"], message);
+    let event = node.api.until("event", |api| {
+        api.events().into_iter().find(|(reason, _)| reason == "DeadlineExceeded")
+    });
+    assert_eq!(event.await.1, message);
+}
+
+/// The message of a container that runs `image` and ends, under a policy.
+async fn last_words(node: &Node, name: &str, image: &str, change: Value) -> String {
+    let mut container = node.container("app", image);
+    for (key, value) in change.as_object().unwrap() {
+        container[key] = value.clone();
+    }
+    let mut pod = pod(name, "Never", &json!([]), &json!([container]));
+    pod["spec"]["volumes"] = json!([{"name": "data", "emptyDir": {}}]);
+    node.api.apply(pod);
+    let told = node.api.status(name, "/phase", "Failed").await;
+    let ended = &state(&told, "containerStatuses", 0)["terminated"];
+    ended["message"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_containers_last_words_are_its_message() {
+    let node = Node::new().await;
+    let _agent = node.agent().await;
+    let by_file = last_words(&node, "file", "says", json!({})).await;
+    assert_eq!(by_file, "these are the last words");
+    let in_volume = json!({
+        "terminationMessagePath": "/data/been",
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+    });
+    assert_eq!(last_words(&node, "volume", "once", in_volume).await, "here");
+    let fallback = json!({"terminationMessagePolicy": "FallbackToLogsOnError"});
+    let by_log = last_words(&node, "log", "traps", fallback).await;
+    assert!(by_log.starts_with("something is wrong\n"), "{by_log}");
+    let by_trap = last_words(&node, "trap", "traps", json!({})).await;
+    assert!(by_trap.contains("unreachable"), "{by_trap}");
+    assert_eq!(last_words(&node, "silent", "fails", json!({})).await, "");
+}
