@@ -48,7 +48,7 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     let (_, problems) = watch::channel(Vec::new());
     let connections = nodule_node::Clients { node: clients.client()?, lease: clients.client()? };
     let period = node.periods.update;
-    let (handle, runner) = Pods::new(clients.client()?, pods, images.clone());
+    let (handle, runner) = Pods::new(clients.client()?, pods, images.clone(), registration);
     let inputs = Inputs { problems, unconfined: handle.missing_layers(), images: published };
     // The first task that ends ends the agent: to answer at all is to be well.
     let well = Health::new(|| Ok(()));
@@ -61,7 +61,7 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
         supervisor.serve("healthz", |stop| server.run(well, stop));
     }
     supervisor.start("images", inventory::watch(images, period, listed));
-    supervisor.start("pods", async { Ok(runner.run(registration).await.map(|_| ())?) });
+    supervisor.start("pods", async { Ok(runner.run().await.map(|_| ())?) });
     supervisor.start("node", async move {
         Ok(nodule_node::run(connections, node, inputs, registered).await.map(|_| ())?)
     });

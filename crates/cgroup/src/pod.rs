@@ -8,13 +8,14 @@ use crate::limits::Kind;
 use crate::{Error, Group, Limits};
 
 /// A pod's quality of service class: `status.qosClass`, which never changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Qos {
     /// Every container has equal requests and limits.
     Guaranteed,
     /// Neither of the others.
     Burstable,
     /// No container has any.
+    #[default]
     BestEffort,
 }
 

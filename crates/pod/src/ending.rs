@@ -52,6 +52,9 @@ impl Worker {
     fn enter(&mut self, phase: Phase) {
         info!(?phase, "pod moves on");
         self.record.phase = phase;
+        if phase == Phase::Terminated {
+            self.host.ledger.release(self.uid());
+        }
         self.save();
     }
 

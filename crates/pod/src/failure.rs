@@ -37,6 +37,9 @@ pub(crate) enum Manner {
     Rejected,
 }
 
+/// What the status says before the reason of a rejection, and the Event does not.
+const REJECTED: &str = "Pod was rejected: ";
+
 impl Manner {
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
     fn is_ended(&self) -> bool {
@@ -48,6 +51,26 @@ impl Failure {
     /// Uses more of the disk than it may: gone at once (the kubelet's `immediateEvictionGracePeriodSeconds`).
     pub(crate) fn evicted(message: String) -> Self {
         Self { reason: "Evicted".to_owned(), message, grace: Some(1), manner: Manner::Ended }
+    }
+
+    /// Never taken on.
+    pub(crate) fn rejected(reason: &str, message: &str) -> Self {
+        Self {
+            reason: reason.to_owned(),
+            message: format!("{REJECTED}{message}"),
+            grace: None,
+            manner: Manner::Rejected,
+        }
+    }
+
+    /// Makes room for a critical pod.
+    pub(crate) fn preempted() -> Self {
+        Self {
+            reason: "Preempting".to_owned(),
+            message: "Preempted in order to admit critical pod".to_owned(),
+            grace: None,
+            manner: Manner::Disrupted,
+        }
     }
 
     /// Active for longer than `activeDeadlineSeconds`.
@@ -72,10 +95,11 @@ impl Worker {
     /// more reason to act, and the next agent would come to the same.
     pub(crate) fn fail(&mut self, failure: Failure, kind: Kind) {
         info!(failure.reason, failure.message, "pod is ended by its node");
-        let (reason, message) = (failure.reason.clone(), failure.message.clone());
-        self.host.events.say(&self.record.pod, None, kind, reason, &message);
+        let message = failure.message.strip_prefix(REJECTED).unwrap_or(&failure.message);
+        self.host.events.say(&self.record.pod, None, kind, failure.reason.clone(), message);
         self.record.failure = Some(failure);
         self.save();
+        self.wake_at(Timestamp::now());
     }
 
     /// Ends the pod when its `activeDeadlineSeconds` are over.

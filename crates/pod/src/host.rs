@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Node;
 use nodule_image::Images;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc, watch};
 
+use crate::admission::Ledger;
 use crate::events::Events;
+use crate::failure::Failure;
 use crate::groups::Groups;
 use crate::layers::Layers;
 use crate::network::Network;
@@ -75,6 +78,12 @@ pub(crate) struct Host {
     pub(crate) events: Events,
     /// API requests that all pods together may have under way.
     pub(crate) slots: Arc<Semaphore>,
+    /// The node as the API server shows it; none before it is registered, or where there is no API server.
+    pub(crate) node: watch::Receiver<Option<Arc<Node>>>,
+    /// What the pods were promised of the node.
+    pub(crate) ledger: Ledger,
+    /// Pods that are to end in the node's own right, by UID, and why.
+    pub(crate) orders: mpsc::UnboundedSender<(String, Failure)>,
     /// Who forks sandboxes.
     pub(crate) zygote: Arc<Zygote>,
     pub(crate) groups: Groups,
@@ -86,4 +95,17 @@ pub(crate) struct Host {
     pub(crate) starts: Semaphore,
     /// Pods whose use of the disk may be measured at once.
     pub(crate) measures: Semaphore,
+}
+
+impl Host {
+    /// The node as it is now.
+    pub(crate) fn node(&self) -> Option<Arc<Node>> {
+        self.node.borrow().clone()
+    }
+
+    /// Has a pod ended in the node's own right.
+    pub(crate) fn order(&self, uid: String, failure: Failure) {
+        // Only an agent that ends has no one who listens: the next one comes to the same.
+        let _ = self.orders.send((uid, failure));
+    }
 }

@@ -14,16 +14,18 @@ use kube::api::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, ExponentialBackoff};
 use nodule_image::Images;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{self, JoinError, JoinSet};
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
+use crate::admission::{Claim, Ledger};
 use crate::events::Events;
+use crate::failure::Failure;
 use crate::groups::Groups;
 use crate::host::{Config, Host};
 use crate::layers::Layers;
 use crate::links::Links;
-use crate::record::{self, Folder, Record};
+use crate::record::{self, Folder, Phase, Record};
 use crate::user::Users;
 use crate::view::{Instance, Log, LogError, View};
 use crate::worker::{Desired, Worker};
@@ -77,14 +79,24 @@ enum Cause {
 }
 
 impl Pods {
-    /// The pods, and the runner that looks after them.
-    pub fn new(client: kube::Client, config: Config, images: Images) -> (Self, Runner) {
+    /// The pods, and the runner that looks after them. `node` holds the Node as the API server last showed it, once it is
+    /// registered.
+    pub fn new(
+        client: kube::Client,
+        config: Config,
+        images: Images,
+        node: watch::Receiver<Option<Arc<Node>>>,
+    ) -> (Self, Runner) {
         let (missing, layers) = watch::channel(BTreeSet::new());
         let pods = Self { views: Views::default(), layers };
         let (events, poster) = Events::new(client.clone(), config.node.clone());
         let zygote = Arc::new(Zygote::new(&config.sandbox, config.root.join("pods"), &config.run));
         let layers_missing = Layers::new(missing);
+        let (orders, ordered) = mpsc::unbounded_channel();
         let host = Host {
+            node,
+            ledger: Ledger::default(),
+            orders,
             zygote,
             groups: Groups::open(config.cgroups.as_ref(), &layers_missing),
             layers: layers_missing,
@@ -109,6 +121,7 @@ impl Pods {
             desired: HashMap::new(),
             fresh: HashSet::new(),
             away: false,
+            ordered,
             tasks,
         };
         (pods, runner)
@@ -165,6 +178,8 @@ pub struct Runner {
     fresh: HashSet<String>,
     /// The API server has not answered since it last did.
     away: bool,
+    /// Pods that are to end in the node's own right.
+    ordered: mpsc::UnboundedReceiver<(String, Failure)>,
     /// What runs beside the workers for as long as they do.
     tasks: Tasks,
 }
@@ -196,10 +211,8 @@ impl Tasks {
 impl Runner {
     /// Takes up the pods that are recorded, then those that the API server names once the node is registered. Ends only
     /// when it cannot go on. Dropped, it leaves every container running.
-    pub async fn run(
-        mut self,
-        mut registered: watch::Receiver<Option<Arc<Node>>>,
-    ) -> Result<Infallible, Error> {
+    pub async fn run(mut self) -> Result<Infallible, Error> {
+        let mut registered = self.host.node.clone();
         self.sweep().await;
         self.recall().map_err(|source| Error(Cause::Records { source }))?;
         registered.wait_for(Option::is_some).await.map_err(|_| Error(Cause::Unregistered))?;
@@ -219,6 +232,7 @@ impl Runner {
                     let uid = ended.map_err(|source| Error(Cause::Worker { source }))?;
                     self.forget(&uid);
                 }
+                Some((uid, failure)) = self.ordered.recv() => self.end(&uid, failure),
                 cause = self.tasks.end() => return Err(Error(cause)),
             }
         }
@@ -260,6 +274,12 @@ impl Runner {
         // All of them before a pod that has none takes one.
         for user in records.iter().filter_map(|(_, record)| record.as_ref().ok()?.user) {
             self.host.users.iter().for_each(|users| users.recall(user));
+        }
+        for record in records.iter().filter_map(|(_, record)| record.as_ref().ok()) {
+            if record.admitted && record.phase < Phase::Terminated {
+                let uid = record.pod.metadata.uid.as_deref().unwrap_or_default();
+                self.host.ledger.recall(uid, Claim::of(&record.pod));
+            }
         }
         for (folder, record) in records {
             match record {
@@ -310,12 +330,19 @@ impl Runner {
         }
     }
 
+    /// Has a pod ended in the node's own right.
+    fn end(&mut self, uid: &str, failure: Failure) {
+        if let Some(desired) = self.desired.get(uid) {
+            desired.send_modify(|desired| desired.failure = Some(failure));
+        }
+    }
+
     fn begin(&mut self, folder: Folder, record: Record) {
         let meta = record.pod.metadata.clone();
         let uid = meta.uid.unwrap_or_default();
         let span = info_span!("pod", namespace = meta.namespace, name = meta.name, uid);
         let (sender, desired) =
-            watch::channel(Desired { pod: Arc::clone(&record.pod), removed: false });
+            watch::channel(Desired { pod: Arc::clone(&record.pod), removed: false, failure: None });
         let (worker, view) = Worker::new(Arc::clone(&self.host), folder, record, desired);
         self.desired.insert(uid.clone(), sender);
         self.weigh();

@@ -51,6 +51,9 @@ pub(crate) struct Record {
     /// The user that the pod's processes become where they are not told another; none until the first is to run.
     #[serde(default)]
     pub(crate) user: Option<u32>,
+    /// The node has taken the pod on; records of before it was asked have no word of it.
+    #[serde(default = "yes")]
+    pub(crate) admitted: bool,
     /// A container has asked for all of them to run again: none is started before all have ended.
     #[serde(default, skip_serializing_if = "is_not")]
     pub(crate) restarting: bool,
@@ -111,6 +114,7 @@ impl Record {
             stop: None,
             failure: None,
             user: None,
+            admitted: false,
             restarting: false,
             containers: histories(&status, now),
             pod,
@@ -144,6 +148,10 @@ impl History {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn is_not(value: &bool) -> bool {
     !value
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn histories(status: &PodStatus, now: Timestamp) -> BTreeMap<String, History> {

@@ -77,23 +77,29 @@ pub(crate) fn niceness(qos: Qos) -> i32 {
     }
 }
 
-type Read = fn(&Quantity) -> Option<u64>;
-
 /// A limit of 0 is none.
-fn limit(container: &Container, name: &str, read: Read) -> Option<u64> {
+fn limit(
+    container: &Container,
+    name: &str,
+    read: impl Fn(&Quantity) -> Option<u64>,
+) -> Option<u64> {
     let limits = container.resources.as_ref()?.limits.as_ref()?;
     limits.get(name).and_then(read).filter(|limit| *limit > 0)
 }
 
 /// A limit without a request is a request, too.
-fn request(container: &Container, name: &str, read: Read) -> Option<u64> {
+pub(crate) fn request(
+    container: &Container,
+    name: &str,
+    read: impl Fn(&Quantity) -> Option<u64>,
+) -> Option<u64> {
     let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-    let asked = requests.and_then(|requests| requests.get(name)).and_then(read);
+    let asked = requests.and_then(|requests| requests.get(name)).and_then(&read);
     asked.or_else(|| limit(container, name, read))
 }
 
 /// The most that the pod's containers have at a time, those without any left out; none if none has any.
-fn some(spec: &PodSpec, of: impl Fn(&Container) -> Option<u64>) -> Option<u64> {
+pub(crate) fn some(spec: &PodSpec, of: impl Fn(&Container) -> Option<u64>) -> Option<u64> {
     let (mut sidecars, mut most) = (0_u64, None::<u64>);
     for container in spec.init_containers.iter().flatten() {
         let Some(own) = of(container) else { continue };

@@ -34,7 +34,7 @@ type Volumes = BTreeMap<String, PathBuf>;
 impl Worker {
     /// Brings the pod nearer to running, as far as that goes now.
     pub(crate) async fn sync(&mut self) {
-        if self.record.restarting && !self.clear() {
+        if !self.admit() || (self.record.restarting && !self.clear()) {
             return;
         }
         let Some(volumes) = self.volumes() else { return };

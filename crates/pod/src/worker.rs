@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use tracing::{debug, error, warn};
 
 use crate::events::Kind;
+use crate::failure::Failure;
 use crate::host::Host;
 use crate::links;
 use crate::publish::{Known, Publisher, Wanted, is_overwritten, version};
@@ -33,6 +34,8 @@ pub(crate) struct Desired {
     pub(crate) pod: Arc<Pod>,
     /// The API server has it no more.
     pub(crate) removed: bool,
+    /// The node itself ends it.
+    pub(crate) failure: Option<Failure>,
 }
 
 /// What a task of the worker has to say.
@@ -200,6 +203,12 @@ impl Worker {
         if meta.resource_version != self.record.pod.metadata.resource_version {
             self.record.pod = Arc::clone(&desired.pod);
             self.save();
+        }
+        if let Some(failure) = desired.failure
+            && self.record.failure.is_none()
+            && self.record.phase == Phase::Syncing
+        {
+            self.fail(failure, Kind::Warning);
         }
     }
 

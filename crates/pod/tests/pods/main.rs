@@ -7,11 +7,13 @@
     reason = "the helpers of a test fail as a test does"
 )]
 
+mod admission;
 mod api;
 mod compilations;
 mod groups;
 mod guests;
 mod lifecycle;
+mod node;
 mod programs;
 mod registry;
 mod storage;
@@ -33,7 +35,7 @@ use tokio::task::JoinSet;
 /// An agent's pods on a node of their own. Dropped, they end as with `kill -9`.
 struct Agent {
     pods: Pods,
-    _registered: watch::Sender<Option<Arc<Node>>>,
+    registered: watch::Sender<Option<Arc<Node>>>,
     _runner: JoinSet<()>,
 }
 
@@ -77,15 +79,24 @@ impl Agent {
             sync: Duration::from_secs(60),
             longest_backoff: Duration::from_secs(300),
         };
-        let (pods, runner) = Pods::new(api.client(), config, images);
-        let (registered, seen) = watch::channel(Some(Arc::new(Node::default())));
+        let (registered, seen) = watch::channel(Some(Arc::new(large())));
+        let (pods, runner) = Pods::new(api.client(), config, images, seen);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            let Err(error) = runner.run(seen).await;
+            let Err(error) = runner.run().await;
             panic!("{error}");
         });
-        Self { pods, _registered: registered, _runner: tasks }
+        Self { pods, registered, _runner: tasks }
     }
+}
+
+/// A node that has room.
+fn large() -> Node {
+    let node = json!({
+        "metadata": {"name": "n1"},
+        "status": {"allocatable": {"cpu": "8", "memory": "8Gi", "ephemeral-storage": "8Gi", "pods": "110"}},
+    });
+    serde_json::from_value(node).unwrap()
 }
 
 /// `nodule-compile` or `nodule-sandbox`, which are built beside the tests; or what the variable of this name says.
@@ -107,13 +118,13 @@ fn pod(name: &str, uid: &str) -> Value {
 
 const REASON: &str = "/containerStatuses/0/state/waiting/reason";
 
-async fn node() -> (Api, TempDir) {
+async fn empty() -> (Api, TempDir) {
     (Api::start().await, tempfile::tempdir().unwrap())
 }
 
 #[tokio::test]
 async fn a_pod_is_told_of_with_all_that_its_status_needs() {
-    let (api, root) = node().await;
+    let (api, root) = empty().await;
     let agent = Agent::start(&api, root.path()).await;
     api.apply(pod("web", "u1"));
     let told = api.status("web", REASON, "ErrImageNeverPull").await;
@@ -142,7 +153,7 @@ async fn a_pod_is_told_of_with_all_that_its_status_needs() {
 
 #[tokio::test]
 async fn a_status_that_cannot_be_sent_is_sent_again() {
-    let (api, root) = node().await;
+    let (api, root) = empty().await;
     for fault in
         [Fault::Code(500), Fault::Code(429), Fault::Code(409), Fault::Code(403), Fault::Cut]
     {
@@ -155,7 +166,7 @@ async fn a_status_that_cannot_be_sent_is_sent_again() {
 
 #[tokio::test]
 async fn a_status_that_somebody_else_writes_over_is_said_again() {
-    let (api, root) = node().await;
+    let (api, root) = empty().await;
     let _agent = Agent::start(&api, root.path()).await;
     api.apply(pod("web", "u1"));
     api.status("web", REASON, "ErrImageNeverPull").await;
@@ -174,7 +185,7 @@ async fn a_status_that_somebody_else_writes_over_is_said_again() {
 
 #[tokio::test]
 async fn a_deleted_pod_is_told_as_ended_and_then_removed_by_its_uid() {
-    let (api, root) = node().await;
+    let (api, root) = empty().await;
     let _agent = Agent::start(&api, root.path()).await;
     api.apply(pod("web", "u1"));
     api.status("web", REASON, "ErrImageNeverPull").await;
@@ -215,7 +226,7 @@ async fn on_disk(what: &str, holds: impl Fn() -> bool) {
 
 #[tokio::test]
 async fn a_pod_that_is_removed_by_force_leaves_nothing() {
-    let (api, root) = node().await;
+    let (api, root) = empty().await;
     let agent = Agent::start(&api, root.path()).await;
     api.apply(pod("web", "u1"));
     api.status("web", REASON, "ErrImageNeverPull").await;
@@ -229,7 +240,7 @@ async fn a_pod_that_is_removed_by_force_leaves_nothing() {
 
 #[tokio::test]
 async fn a_watch_that_ends_is_taken_up_and_what_went_meanwhile_is_gone() {
-    let (api, root) = node().await;
+    let (api, root) = empty().await;
     let first = Agent::start(&api, root.path()).await;
     api.apply(pod("web", "u1"));
     api.apply(pod("db", "u2"));
@@ -247,7 +258,7 @@ async fn a_watch_that_ends_is_taken_up_and_what_went_meanwhile_is_gone() {
 
 #[tokio::test]
 async fn a_server_without_streaming_lists_is_listed() {
-    let (api, root) = node().await;
+    let (api, root) = empty().await;
     api.fail(Method::GET, "sendInitialEvents", Fault::Code(422));
     let _agent = Agent::start(&api, root.path()).await;
     api.apply(pod("web", "u1"));
@@ -261,7 +272,7 @@ async fn a_server_without_streaming_lists_is_listed() {
 
 #[tokio::test]
 async fn a_pod_of_the_same_name_is_another_pod() {
-    let (api, root) = node().await;
+    let (api, root) = empty().await;
     let _agent = Agent::start(&api, root.path()).await;
     api.apply(pod("web", "u1"));
     api.status("web", REASON, "ErrImageNeverPull").await;
@@ -275,7 +286,7 @@ async fn a_pod_of_the_same_name_is_another_pod() {
 
 #[tokio::test]
 async fn a_pod_that_has_ended_is_not_touched_again() {
-    let (api, root) = node().await;
+    let (api, root) = empty().await;
     let mut ended = pod("job", "u1");
     ended["status"]["phase"] = json!("Succeeded");
     api.apply(ended);
@@ -288,7 +299,7 @@ async fn a_pod_that_has_ended_is_not_touched_again() {
 
 #[tokio::test]
 async fn a_silent_request_of_one_pod_delays_no_other() {
-    let (api, root) = node().await;
+    let (api, root) = empty().await;
     api.fail(Method::PATCH, "/pods/mute/status", Fault::Silence);
     let _agent = Agent::start(&api, root.path()).await;
     api.apply(pod("mute", "u1"));
