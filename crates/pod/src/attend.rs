@@ -12,6 +12,7 @@ use crate::ending::stops_at_once;
 use crate::epilogue;
 use crate::events::Kind;
 use crate::links::Links;
+use crate::order;
 use crate::record::Phase;
 use crate::sandbox::{self, Found, Place, Sandbox};
 use crate::status;
@@ -174,10 +175,8 @@ impl Worker {
         let place = self.place(container)?;
         let attempt = self.record.run(container)?.attempt;
         let log = log_path(&self.host.config.logs, &self.record.pod, container, attempt);
-        let spec = self.record.pod.spec.as_ref()?;
-        let mut all = spec.init_containers.iter().flatten().chain(&spec.containers);
-        let container = all.find(|one| one.name == container)?;
-        epilogue::words(container, &State::new(place.state), &log, exit.code != 0)
+        let (_, container) = order::find(&self.record.pod, container)?;
+        epilogue::words(&container, &State::new(place.state), &log, exit.code != 0)
     }
 
     /// The kernel says only that it killed; the cgroup says why.

@@ -9,7 +9,7 @@
 //!
 //! Read `pods.rs` (the watch), `worker.rs` (a pod's life), `sync.rs` (what it takes to run), `attend.rs`
 //! (its containers' processes), `sandbox.rs` (one process), `zygote.rs` (who forks it), `ending.rs`, in this order; beside
-//! them `admit.rs` (whether the node takes a pod on), `failure.rs` (why it ends one), `rerun.rs` (all containers anew),
+//! them `admit.rs` (whether the node takes a pod on), `failure.rs` (why it ends one), `rerun.rs` (all containers anew), `ephemeral.rs`,
 //! `epilogue.rs` (a container's last words), `storage.rs` (what a pod may use of the disk), `groups.rs` (its cgroups) and
 //! `links.rs` (its logs, for collectors). What decides is pure and apart: `admission/`, `order.rs`, `restart.rs`, `env.rs`,
 //! `network.rs`, `settings.rs`, `user.rs`, `resources.rs`, `status.rs`, `condition.rs`.
@@ -20,6 +20,7 @@ mod attend;
 mod condition;
 mod ending;
 mod env;
+mod ephemeral;
 mod epilogue;
 mod events;
 mod failure;

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
+use crate::ephemeral;
 use crate::record::Record;
 use crate::restart::is_sidecar;
 
@@ -12,6 +13,8 @@ pub(crate) enum Role {
     Init,
     /// One of `spec.containers`.
     Regular,
+    /// One of `spec.ephemeralContainers`.
+    Ephemeral,
 }
 
 impl Role {
@@ -20,7 +23,11 @@ impl Role {
         let init = |spec: &PodSpec| {
             spec.init_containers.iter().flatten().any(|init| init.name == container)
         };
-        if pod.spec.as_ref().is_some_and(init) { Self::Init } else { Self::Regular }
+        match () {
+            () if pod.spec.as_ref().is_some_and(init) => Self::Init,
+            () if ephemeral::is_one(pod, container) => Self::Ephemeral,
+            () => Self::Regular,
+        }
     }
 
     /// The path of a container in its pod, for Events.
@@ -28,15 +35,28 @@ impl Role {
         match self {
             Self::Init => format!("spec.initContainers{{{container}}}"),
             Self::Regular => format!("spec.containers{{{container}}}"),
+            Self::Ephemeral => format!("spec.ephemeralContainers{{{container}}}"),
         }
     }
 }
 
-/// The containers that should run or be about to: init containers one after the other, each when the one before has done
-/// its work or, as a sidecar, has started; then all others (KEP-753).
+/// All containers of a pod: init containers, regular ones, ephemeral ones.
+pub(crate) fn all(spec: &PodSpec) -> impl Iterator<Item = (Role, Container)> {
+    let init = spec.init_containers.iter().flatten().cloned().map(|one| (Role::Init, one));
+    let regular = spec.containers.iter().cloned().map(|one| (Role::Regular, one));
+    init.chain(regular).chain(ephemeral::of(spec).map(|one| (Role::Ephemeral, one)))
+}
+
+/// One container of a pod, by its name.
+pub(crate) fn find(pod: &Pod, name: &str) -> Option<(Role, Container)> {
+    all(pod.spec.as_ref()?).find(|(_, container)| container.name == name)
+}
+
+/// The containers that should run or be about to: ephemeral ones at any time; init containers one after the other, each when the
+/// one before has done its work or, as a sidecar, has started; then all others (KEP-753).
 pub(crate) fn turn(record: &Record) -> Vec<(Role, Container)> {
     let Some(spec) = &record.pod.spec else { return Vec::new() };
-    let mut turn = Vec::new();
+    let mut turn: Vec<_> = ephemeral::of(spec).map(|one| (Role::Ephemeral, one)).collect();
     for container in spec.init_containers.iter().flatten() {
         let run = record.counted(&container.name);
         let succeeded = run.and_then(|run| run.end.as_ref()).is_some_and(|end| end.exit_code == 0);

@@ -155,7 +155,11 @@ fn yes() -> bool {
 }
 
 fn histories(status: &PodStatus, now: Timestamp) -> BTreeMap<String, History> {
-    let lists = [&status.init_container_statuses, &status.container_statuses];
+    let lists = [
+        &status.init_container_statuses,
+        &status.container_statuses,
+        &status.ephemeral_container_statuses,
+    ];
     let known = lists.into_iter().flatten().flatten();
     known.filter_map(|known| Some((known.name.clone(), history(known, now)?))).collect()
 }

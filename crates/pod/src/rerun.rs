@@ -3,38 +3,42 @@
 //! Nothing is started before all have ended; then the pod begins anew with its first init container, on the same node, with
 //! the same volumes and the same user.
 
+use std::sync::Arc;
+
 use tracing::info;
 
-use crate::order::Role;
+use crate::ephemeral;
+use crate::order::{Role, find};
 use crate::restart::{Verdict, verdict, verdict_init};
 use crate::worker::Worker;
 
 impl Worker {
     /// Whether the end of a container, which is noted, asks for all of them to run again.
     pub(crate) fn asks_for_all(&self, container: &str) -> bool {
-        let Some(spec) = self.record.pod.spec.as_ref() else { return false };
+        let spec = self.record.pod.spec.as_ref();
         let end = self.record.counted(container).and_then(|run| run.end.as_ref());
-        let mut all = spec.init_containers.iter().flatten().chain(&spec.containers);
-        let named = all.find(|one| one.name == container);
-        named.zip(end).is_some_and(|(one, end)| {
-            let verdict = match Role::of(&self.record.pod, container) {
-                Role::Init => verdict_init(spec, one, end.exit_code),
-                Role::Regular => verdict(spec, one, end.exit_code),
+        let found = find(&self.record.pod, container);
+        spec.zip(end).zip(found).is_some_and(|((spec, end), (role, container))| {
+            let verdict = match role {
+                Role::Init => verdict_init(spec, &container, end.exit_code),
+                Role::Regular | Role::Ephemeral => verdict(spec, &container, end.exit_code),
             };
             verdict == Verdict::All
         })
     }
 
-    /// Ends what still runs. True when nothing does any more: from then on no earlier run counts.
+    /// Ends what still runs but ephemeral containers. True when nothing does any more: from then on no earlier run counts.
     pub(crate) fn clear(&mut self) -> bool {
-        for sandbox in self.live.values() {
+        let pod = Arc::clone(&self.record.pod);
+        let is_one = |name: &String| !ephemeral::is_one(&pod, name);
+        for (_, sandbox) in self.live.iter().filter(|(name, _)| is_one(name)) {
             sandbox.kill();
         }
-        if !self.live.is_empty() || !self.unclear.is_empty() {
+        if self.live.keys().chain(&self.unclear).any(is_one) {
             return false;
         }
         info!("all containers run again");
-        for history in self.record.containers.values_mut() {
+        for (_, history) in self.record.containers.iter_mut().filter(|(name, _)| is_one(name)) {
             history.again = history.run.is_some();
         }
         self.record.restarting = false;

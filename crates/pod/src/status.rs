@@ -66,7 +66,13 @@ pub(crate) fn status(seen: &Seen<'_>, previous: &PodStatus) -> PodStatus {
         restarting: seen.record.restarting,
         now: seen.now,
     });
-    epilogue::bound(&mut init.iter_mut().chain(&mut containers).collect::<Vec<_>>());
+    let mut ephemeral: Vec<_> = crate::ephemeral::of(&spec)
+        .map(|container| container_status(seen, &container, false))
+        .map(|status| ContainerStatus { ready: false, started: None, ..status })
+        .collect();
+    let all = init.iter_mut().chain(&mut containers).chain(&mut ephemeral);
+    epilogue::bound(&mut all.collect::<Vec<_>>());
+    ephemeral.sort_by(|one, other| one.name.cmp(&other.name));
     containers.sort_by(|one, other| one.name.cmp(&other.name));
     let kept =
         |text: &Option<String>| text.clone().filter(|_| previous.phase.as_deref() == Some(phase));
@@ -74,6 +80,7 @@ pub(crate) fn status(seen: &Seen<'_>, previous: &PodStatus) -> PodStatus {
         conditions: Some(conditions),
         container_statuses: Some(containers),
         init_container_statuses: (!init.is_empty()).then_some(init),
+        ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         host_ip: seen.addresses.first().cloned(),
         host_ips: Some(seen.addresses.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
         pod_ip: seen.addresses.first().cloned(),

@@ -101,6 +101,7 @@ impl Worker {
         let again = match role {
             Role::Init => restart::may_restart_init(spec, container, end.exit_code),
             Role::Regular => restart::may_restart(spec, container, end.exit_code),
+            Role::Ephemeral => false,
         };
         let now = Timestamp::now();
         let finished = end.finished_at.as_ref().map_or(now, |time| time.0);

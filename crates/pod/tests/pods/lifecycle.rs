@@ -177,3 +177,34 @@ async fn a_containers_last_words_are_its_message() {
     assert!(by_trap.contains("unreachable"), "{by_trap}");
     assert_eq!(last_words(&node, "silent", "fails", json!({})).await, "");
 }
+
+#[tokio::test]
+async fn an_ephemeral_container_runs_once_at_any_time_and_nothing_asks_for_it() {
+    let node = Node::new().await;
+    let _agent = node.agent().await;
+    let init = json!([node.container("prepare", "deaf")]);
+    let mut web = pod("web", "Always", &init, &json!([node.container("app", "waits")]));
+    node.api.apply(web.clone());
+    node.api
+        .until("an init container that runs", |api| {
+            let pod = api.pod("web")?;
+            (!state(&pod, "initContainerStatuses", 0)["running"].is_null()).then_some(())
+        })
+        .await;
+    let mut debugger = node.container("debugger", "says");
+    debugger["targetContainerName"] = json!("app");
+    web["spec"]["ephemeralContainers"] = json!([debugger]);
+    node.api.apply(web);
+    let told = node.api.until("its end", |api| {
+        let pod = api.pod("web")?;
+        let ended = !state(&pod, "ephemeralContainerStatuses", 0)["terminated"].is_null();
+        ended.then_some(pod)
+    });
+    let told = told.await;
+    let status = &told["status"]["ephemeralContainerStatuses"][0];
+    assert_eq!((&status["name"], &status["restartCount"]), (&json!("debugger"), &json!(0)));
+    assert_eq!(status["state"]["terminated"]["message"], "these are the last words");
+    assert_eq!(told["status"]["phase"], "Pending");
+    node.api.delete("web", 1);
+    node.api.until("removal", |api| api.pod("web").is_none().then_some(())).await;
+}
