@@ -1,12 +1,14 @@
 use anyhow::{Context, Result, anyhow, ensure};
 use nodule_api::{Health, HealthServer, Server};
 use nodule_image::Images;
-use nodule_node::Inputs;
+use nodule_node::{Inputs, Outputs};
 use nodule_pod::Pods;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::{client::Clients, config::Settings, inventory, lock::Lock, supervisor::Supervisor};
+use crate::{
+    client::Clients, config::Settings, inventory, lock::Lock, pressure, supervisor::Supervisor,
+};
 
 /// Runs the agent until a signal or the first task that ends. Pods run on in any case.
 pub(crate) async fn run(settings: Settings) -> Result<()> {
@@ -48,8 +50,12 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     let (_, problems) = watch::channel(Vec::new());
     let connections = nodule_node::Clients { node: clients.client()?, lease: clients.client()? };
     let period = node.periods.update;
-    let (handle, runner) = Pods::new(clients.client()?, pods, images.clone(), registration);
+    let (measured, shortages) = watch::channel(Vec::new());
+    let (told, starved) = watch::channel(Vec::new());
+    let seen = nodule_pod::Inputs { node: registration, starved };
+    let (handle, runner) = Pods::new(clients.client()?, pods, images.clone(), seen);
     let inputs = Inputs { problems, unconfined: handle.missing_layers(), images: published };
+    let outputs = Outputs { registered, starved: measured };
     // The first task that ends ends the agent: to answer at all is to be well.
     let well = Health::new(|| Ok(()));
 
@@ -61,9 +67,10 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
         supervisor.serve("healthz", |stop| server.run(well, stop));
     }
     supervisor.start("images", inventory::watch(images, period, listed));
+    supervisor.start("pressure", pressure::forward(shortages, told));
     supervisor.start("pods", async { Ok(runner.run().await.map(|_| ())?) });
     supervisor.start("node", async move {
-        Ok(nodule_node::run(connections, node, inputs, registered).await.map(|_| ())?)
+        Ok(nodule_node::run(connections, node, inputs, outputs).await.map(|_| ())?)
     });
     supervisor.run().await
 }

@@ -19,6 +19,7 @@ mod config;
 mod host;
 mod inventory;
 mod lock;
+mod pressure;
 mod supervisor;
 mod telemetry;
 

@@ -34,6 +34,7 @@ mod resources;
 mod server;
 
 pub use config::{Amount, Config, Periods, Reserved, Thresholds};
+pub use pressure::{Resource, Starved};
 
 use crate::{reach::Reach, server::Server};
 
@@ -58,6 +59,15 @@ pub struct Inputs {
     pub images: watch::Receiver<Vec<ContainerImage>>,
 }
 
+/// What the rest of the agent is told of the node.
+pub struct Outputs {
+    /// The Node as the API server last showed it; `None` before registration and after the object was deleted (it is then
+    /// made again, with a new UID).
+    pub registered: watch::Sender<Option<Arc<Node>>>,
+    /// What there is too little of, sent after every measure, changed or not: pods are evicted for it.
+    pub starved: watch::Sender<Vec<Starved>>,
+}
+
 /// Why [`run`] ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -67,14 +77,11 @@ pub enum Error {
 }
 
 /// Registers the node and keeps its status and Lease, for as long as the future is polled.
-///
-/// `registered` holds the Node as the API server last showed it; `None` before registration and after the object was
-/// deleted (it is then made again, with a new UID).
 pub async fn run(
     clients: Clients,
     config: Config,
     inputs: Inputs,
-    registered: watch::Sender<Option<Arc<Node>>>,
+    outputs: Outputs,
 ) -> Result<Infallible, Error> {
     let config = Arc::new(config);
     let reach = Reach::default();
@@ -83,9 +90,11 @@ pub async fn run(
     let (events, queue) = events::queue();
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(lease::Renewal::new(leases, Arc::clone(&config), registered.subscribe()).run());
+    tasks.spawn(
+        lease::Renewal::new(leases, Arc::clone(&config), outputs.registered.subscribe()).run(),
+    );
     tasks.spawn(events::deliver(clients.node, Arc::clone(&config), queue));
-    tasks.spawn(report::Report::new(server, config, inputs, registered, events).run());
+    tasks.spawn(report::Report::new(server, config, inputs, outputs, events).run());
     loop {
         if let Some(Err(error)) = tasks.join_next().await {
             return Err(Error::Ended(error));

@@ -7,6 +7,30 @@ use crate::{
     machine::{Level, Measure},
 };
 
+/// A resource of the node's that pods are evicted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource {
+    /// Bytes of memory.
+    Memory,
+    /// Bytes of the disk.
+    Storage,
+    /// Inodes of the disk.
+    Inodes,
+    /// Process ids.
+    Pids,
+}
+
+/// Of this resource less is left than a hard eviction threshold asks for; amounts in its units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Starved {
+    /// Which.
+    pub resource: Resource,
+    /// What must be left.
+    pub threshold: u64,
+    /// What is.
+    pub available: u64,
+}
+
 /// What the node is short of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Shortage {
@@ -42,6 +66,24 @@ pub(crate) fn shortage(measure: &Measure, thresholds: &Thresholds) -> Shortage {
             || below(measure.inodes, &thresholds.inodes),
         pids: below(measure.pids, thresholds.pids.as_slice()),
     }
+}
+
+/// Every resource of which less is left than the measure should show, with the highest threshold that is not met; memory first,
+/// as the kubelet looks at it first.
+pub(crate) fn starved(measure: &Measure, thresholds: &Thresholds) -> Vec<Starved> {
+    let of = |resource, level: Option<Level>, amounts: &[Amount]| {
+        let level = level?;
+        let unmet = amounts.iter().map(|amount| amount.of(level.capacity));
+        let threshold = unmet.filter(|threshold| level.available < *threshold).max()?;
+        Some(Starved { resource, threshold, available: level.available })
+    };
+    let all = [
+        of(Resource::Memory, measure.memory, thresholds.memory.as_slice()),
+        of(Resource::Storage, measure.storage, &thresholds.storage),
+        of(Resource::Inodes, measure.inodes, &thresholds.inodes),
+        of(Resource::Pids, measure.pids, thresholds.pids.as_slice()),
+    ];
+    all.into_iter().flatten().collect()
 }
 
 fn below(level: Option<Level>, thresholds: &[Amount]) -> bool {
@@ -90,6 +132,26 @@ mod tests {
         for (measure, expected) in table {
             assert_eq!(shortage(&measure, &thresholds), expected, "{measure:?}");
         }
+    }
+
+    #[test]
+    fn a_starved_resource_is_told_with_the_highest_threshold_that_is_not_met() {
+        let thresholds = Thresholds {
+            memory: Some(Amount::Units(100)),
+            storage: vec![Amount::Share(0.10), Amount::Share(0.15)],
+            ..Thresholds::default()
+        };
+        let measure = Measure {
+            memory: level(90),
+            storage: level(90),
+            inodes: level(900),
+            ..Measure::default()
+        };
+        let wanted = [
+            Starved { resource: Resource::Memory, threshold: 100, available: 90 },
+            Starved { resource: Resource::Storage, threshold: 150, available: 90 },
+        ];
+        assert_eq!(starved(&measure, &thresholds), wanted);
     }
 
     #[test]

@@ -19,14 +19,14 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    Inputs,
+    Inputs, Outputs,
     backoff::Retry,
     conditions::{READY, transition},
     config::Config,
     events::{Events, Weight},
     machine::{Machine, Measure},
     object::{Facts, Wanted},
-    pressure::{Pressure, shortage},
+    pressure::{Pressure, Starved, shortage, starved},
     server::{Failure, Server},
 };
 
@@ -44,6 +44,7 @@ pub(crate) struct Report {
     events: Events,
     /// The Node as the API server last showed it, for the rest of the agent and for this task. `None`: there is none.
     registered: watch::Sender<Option<Arc<Node>>>,
+    starved: watch::Sender<Vec<Starved>>,
     watched: BoxStream<'static, watcher::Result<watcher::Event<Node>>>,
     /// Whether the list that the watch began with has shown the Node.
     listed: bool,
@@ -71,7 +72,7 @@ impl Report {
         server: Server,
         config: Arc<Config>,
         inputs: Inputs,
-        registered: watch::Sender<Option<Arc<Node>>>,
+        outputs: Outputs,
         events: Events,
     ) -> Self {
         let nodes = Api::<Node>::all(server.client.clone());
@@ -85,7 +86,8 @@ impl Report {
             machine: Machine::read(),
             inputs,
             events,
-            registered,
+            registered: outputs.registered,
+            starved: outputs.starved,
             watched,
             listed: false,
             recovered,
@@ -220,6 +222,7 @@ impl Report {
     async fn wanted(&mut self) -> Wanted {
         let root = self.config.root.clone();
         let measure = spawn_blocking(move || Measure::take(&root)).await.unwrap_or_default();
+        self.starved.send_replace(starved(&measure, &self.config.eviction));
         let hold = self.config.periods.pressure;
         let shortage =
             self.pressure.observe(shortage(&measure, &self.config.eviction), Instant::now(), hold);

@@ -15,7 +15,7 @@ use std::{
 
 use http::{Method, Request, Response};
 use kube::client::Body;
-use nodule_node::{Clients, Config, Inputs, Periods, Reserved, Thresholds};
+use nodule_node::{Clients, Config, Inputs, Outputs, Periods, Reserved, Thresholds};
 use serde_json::{Value, json};
 use tokio::{
     sync::watch,
@@ -146,7 +146,7 @@ fn start(server: &Server) -> JoinSet<Infallible> {
         clients,
         config(),
         Inputs { problems, unconfined, images },
-        watch::Sender::new(None),
+        Outputs { registered: watch::Sender::new(None), starved: watch::Sender::new(Vec::new()) },
     );
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { panic!("ended: {:?}", run.await.unwrap_err()) });

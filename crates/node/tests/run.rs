@@ -9,7 +9,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{ContainerImage, Node};
-use nodule_node::{Clients, Config, Inputs, Periods, Reserved, Thresholds};
+use nodule_node::{Clients, Config, Inputs, Outputs, Periods, Reserved, Thresholds};
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinSet};
 
@@ -78,7 +78,8 @@ fn start(peer: &Peer, periods: Periods) -> Agent {
     let (_, unconfined) = watch::channel(std::collections::BTreeSet::new());
     let inputs = Inputs { problems: problems.subscribe(), unconfined, images: images.subscribe() };
     let mut tasks = JoinSet::new();
-    let run = nodule_node::run(clients, config(periods), inputs, sender);
+    let outputs = Outputs { registered: sender, starved: watch::Sender::new(Vec::new()) };
+    let run = nodule_node::run(clients, config(periods), inputs, outputs);
     tasks.spawn(async move { panic!("ended: {:?}", run.await.unwrap_err()) });
     Agent { problems, images, registered, _tasks: tasks }
 }

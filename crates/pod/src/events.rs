@@ -51,6 +51,7 @@ struct Said {
     kind: Kind,
     reason: Cow<'static, str>,
     message: String,
+    annotations: BTreeMap<String, String>,
 }
 
 /// Where pods say their Events.
@@ -75,21 +76,42 @@ impl Events {
         reason: impl Into<Cow<'static, str>>,
         message: &str,
     ) {
-        let said = Said {
-            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
-            pod: pod.metadata.name.clone().unwrap_or_default(),
-            uid: pod.metadata.uid.clone().unwrap_or_default(),
-            field,
-            kind,
-            reason: reason.into(),
-            message: message
-                .get(..message.floor_char_boundary(MESSAGE_LIMIT))
-                .unwrap_or(message)
-                .to_owned(),
-        };
+        self.queue(Said { field, ..Said::new(pod, kind, reason.into(), message) });
+    }
+
+    /// Says something of a pod, with annotations for those who count such Events.
+    pub(crate) fn say_annotated(
+        &self,
+        pod: &Pod,
+        annotations: &BTreeMap<String, String>,
+        kind: Kind,
+        reason: impl Into<Cow<'static, str>>,
+        message: &str,
+    ) {
+        let said = Said::new(pod, kind, reason.into(), message);
+        self.queue(Said { annotations: annotations.clone(), ..said });
+    }
+
+    fn queue(&self, said: Said) {
         if let Err(refused) = self.queue.try_send((said, Timestamp::now())) {
             let (said, _) = refused.into_inner();
             debug!(reason = &*said.reason, "event dropped");
+        }
+    }
+}
+
+impl Said {
+    fn new(pod: &Pod, kind: Kind, reason: Cow<'static, str>, message: &str) -> Self {
+        let message = message.get(..message.floor_char_boundary(MESSAGE_LIMIT)).unwrap_or(message);
+        Self {
+            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+            pod: pod.metadata.name.clone().unwrap_or_default(),
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            field: None,
+            kind,
+            reason,
+            message: message.to_owned(),
+            annotations: BTreeMap::new(),
         }
     }
 }
@@ -171,6 +193,7 @@ fn event(said: &Said, at: Timestamp, node: &str) -> Event {
         metadata: ObjectMeta {
             name: Some(name),
             namespace: Some(said.namespace.clone()),
+            annotations: (!said.annotations.is_empty()).then(|| said.annotations.clone()),
             ..ObjectMeta::default()
         },
         involved_object: ObjectReference {

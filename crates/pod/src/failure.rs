@@ -1,5 +1,6 @@
 //! Why a node ends a pod that did not end by itself, or never takes it on.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -23,6 +24,9 @@ pub(crate) struct Failure {
     pub(crate) grace: Option<u64>,
     #[serde(default, skip_serializing_if = "Manner::is_ended")]
     pub(crate) manner: Manner,
+    /// Of its Event.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 /// How the node came to it.
@@ -50,7 +54,13 @@ impl Manner {
 impl Failure {
     /// Uses more of the disk than it may: gone at once (the kubelet's `immediateEvictionGracePeriodSeconds`).
     pub(crate) fn evicted(message: String) -> Self {
-        Self { reason: "Evicted".to_owned(), message, grace: Some(1), manner: Manner::Ended }
+        Self {
+            reason: "Evicted".to_owned(),
+            message,
+            grace: Some(1),
+            manner: Manner::Ended,
+            annotations: BTreeMap::new(),
+        }
     }
 
     /// Never taken on.
@@ -60,6 +70,7 @@ impl Failure {
             message: format!("{REJECTED}{message}"),
             grace: None,
             manner: Manner::Rejected,
+            annotations: BTreeMap::new(),
         }
     }
 
@@ -70,6 +81,7 @@ impl Failure {
             message: "Preempted in order to admit critical pod".to_owned(),
             grace: None,
             manner: Manner::Disrupted,
+            annotations: BTreeMap::new(),
         }
     }
 
@@ -80,6 +92,7 @@ impl Failure {
             message: "Pod was active on the node longer than the specified deadline".to_owned(),
             grace: None,
             manner: Manner::Ended,
+            annotations: BTreeMap::new(),
         }
     }
 }
@@ -96,7 +109,8 @@ impl Worker {
     pub(crate) fn fail(&mut self, failure: Failure, kind: Kind) {
         info!(failure.reason, failure.message, "pod is ended by its node");
         let message = failure.message.strip_prefix(REJECTED).unwrap_or(&failure.message);
-        self.host.events.say(&self.record.pod, None, kind, failure.reason.clone(), message);
+        let (pod, reason) = (&self.record.pod, failure.reason.clone());
+        self.host.events.say_annotated(pod, &failure.annotations, kind, reason, message);
         self.record.failure = Some(failure);
         self.save();
         self.wake_at(Timestamp::now());

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::ExponentialBuilder;
@@ -20,6 +20,7 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use crate::admission::{Claim, Ledger};
 use crate::events::Events;
+use crate::evict::{self, Starved};
 use crate::failure::Failure;
 use crate::groups::Groups;
 use crate::host::{Config, Host};
@@ -28,6 +29,7 @@ use crate::links::Links;
 use crate::record::{self, Folder, Phase, Record};
 use crate::user::Users;
 use crate::view::{Instance, Log, LogError, View};
+use crate::views::Views;
 use crate::worker::{Desired, Worker};
 use crate::zygote::{Start, Zygote};
 
@@ -44,17 +46,24 @@ const LONGEST_WAIT: Duration = Duration::from_secs(8);
 /// The tasks that serve all pods, for messages.
 const POSTER: &str = "post the pods' events";
 const ZYGOTE: &str = "keep a zygote";
+const EVICT: &str = "evict pods when the node runs short";
 
-type Views = Arc<RwLock<HashMap<String, watch::Receiver<View>>>>;
 type Watch = Pin<Box<dyn Stream<Item = watcher::Result<Event<Pod>>> + Send>>;
 
 /// The pods of this node, for those who look at them from outside. Clones show the same pods.
 #[derive(Debug, Clone)]
 pub struct Pods {
-    /// Written by the runner alone.
     views: Views,
     /// Written by the workers.
     layers: watch::Receiver<BTreeSet<String>>,
+}
+
+/// What is known of the node.
+pub struct Inputs {
+    /// The Node as the API server last showed it, once it is registered.
+    pub node: watch::Receiver<Option<Arc<Node>>>,
+    /// What there is too little of, after every measure.
+    pub starved: watch::Receiver<Vec<Starved>>,
 }
 
 /// Why the pods are looked after no more.
@@ -79,13 +88,12 @@ enum Cause {
 }
 
 impl Pods {
-    /// The pods, and the runner that looks after them. `node` holds the Node as the API server last showed it, once it is
-    /// registered.
+    /// The pods, and the runner that looks after them.
     pub fn new(
         client: kube::Client,
         config: Config,
         images: Images,
-        node: watch::Receiver<Option<Arc<Node>>>,
+        inputs: Inputs,
     ) -> (Self, Runner) {
         let (missing, layers) = watch::channel(BTreeSet::new());
         let pods = Self { views: Views::default(), layers };
@@ -94,7 +102,7 @@ impl Pods {
         let layers_missing = Layers::new(missing);
         let (orders, ordered) = mpsc::unbounded_channel();
         let host = Host {
-            node,
+            node: inputs.node,
             ledger: Ledger::default(),
             orders,
             zygote,
@@ -114,9 +122,11 @@ impl Pods {
         if host.config.start == Start::Fork {
             tasks.spawn(ZYGOTE, Arc::clone(&host.zygote).watch());
         }
+        let host = Arc::new(host);
+        tasks.spawn(EVICT, evict::watch(Arc::clone(&host), pods.views.clone(), inputs.starved));
         let runner = Runner {
-            host: Arc::new(host),
-            views: Arc::clone(&pods.views),
+            host,
+            views: pods.views.clone(),
             workers: JoinSet::new(),
             desired: HashMap::new(),
             fresh: HashSet::new(),
@@ -134,8 +144,7 @@ impl Pods {
 
     /// Every pod that is bound to this node, with the status known here.
     pub fn list(&self) -> Vec<Pod> {
-        let views: Vec<View> = self.read().values().map(|view| view.borrow().clone()).collect();
-        views.iter().map(View::pod).collect()
+        self.views.now().iter().map(View::pod).collect()
     }
 
     /// Where a container's log lies.
@@ -150,20 +159,12 @@ impl Pods {
             let meta = &view.pod.metadata;
             meta.namespace.as_deref() == Some(namespace) && meta.name.as_deref() == Some(pod)
         };
-        let mut views: Vec<View> = self
-            .read()
-            .values()
-            .filter(|view| named(&view.borrow()))
-            .map(|view| view.borrow().clone())
-            .collect();
+        let mut views = self.views.now();
+        views.retain(named);
         // A pod that is being removed may be followed by one of the same name: that one is meant.
         views.sort_by_key(|view| view.pod.metadata.creation_timestamp.clone());
         let view = views.pop().ok_or_else(|| LogError::NoPod { pod: pod.to_owned() })?;
         view.log(container, instance)
-    }
-
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<String, watch::Receiver<View>>> {
-        self.views.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -346,7 +347,7 @@ impl Runner {
         let (worker, view) = Worker::new(Arc::clone(&self.host), folder, record, desired);
         self.desired.insert(uid.clone(), sender);
         self.weigh();
-        self.write().insert(uid.clone(), view);
+        self.views.insert(uid.clone(), view);
         let work = async move {
             worker.run().await;
             uid
@@ -364,11 +365,7 @@ impl Runner {
     fn forget(&mut self, uid: &str) {
         self.desired.remove(uid);
         self.weigh();
-        self.write().remove(uid);
-    }
-
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<String, watch::Receiver<View>>> {
-        self.views.write().unwrap_or_else(PoisonError::into_inner)
+        self.views.remove(uid);
     }
 
     /// One line when the API server goes away, however often it is tried.

@@ -72,6 +72,11 @@ impl Total {
         Some(Self { bytes: bytes(quantity)?, notation })
     }
 
+    /// So many bytes, told in binary notation.
+    pub(crate) fn binary(bytes: u64) -> Self {
+        Self { bytes, notation: Notation::Binary }
+    }
+
     /// The sum of those that there are; none if there are none.
     pub(crate) fn sum(totals: impl IntoIterator<Item = Option<Self>>) -> Option<Self> {
         totals.into_iter().flatten().reduce(|sum, next| Self {

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use nodule_sandbox_proto::Process;
 use tokio::sync::watch;
 
 use crate::condition;
-use crate::record::Record;
+use crate::record::{Phase, Record};
 
 /// Which run of a container a log is asked of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +72,9 @@ pub(crate) struct View {
     pub(crate) pod: Arc<Pod>,
     pub(crate) status: Arc<PodStatus>,
     logs: BTreeMap<String, Runs>,
+    /// Those that run, by container.
+    pub(crate) processes: BTreeMap<String, Process>,
+    phase: Phase,
 }
 
 #[derive(Debug, Clone)]
@@ -132,7 +136,27 @@ impl View {
             )
         });
         let logs = runs.collect();
-        Self { pod: Arc::clone(pod), status: Arc::clone(status), logs }
+        let running = record.containers.iter().filter_map(|(name, history)| {
+            let run = history.run.as_ref().filter(|run| run.end.is_none())?;
+            Some((name.clone(), run.process?))
+        });
+        Self {
+            pod: Arc::clone(pod),
+            status: Arc::clone(status),
+            logs,
+            processes: running.collect(),
+            phase: record.phase,
+        }
+    }
+
+    /// Whether something of the pod may still run.
+    pub(crate) fn is_active(&self) -> bool {
+        self.phase < Phase::Terminated
+    }
+
+    /// The containers that have run.
+    pub(crate) fn containers(&self) -> impl Iterator<Item = &str> {
+        self.logs.keys().map(String::as_str)
     }
 
     /// The pod with all that is known of it here.

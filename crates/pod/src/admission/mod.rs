@@ -12,7 +12,7 @@ mod taints;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 
-pub(crate) use claim::{Claim, is_critical};
+pub(crate) use claim::{Claim, count, is_critical};
 pub(crate) use ledger::{Ledger, Room};
 
 use crate::failure::Failure;

@@ -10,6 +10,7 @@
 mod admission;
 mod api;
 mod compilations;
+mod eviction;
 mod groups;
 mod guests;
 mod lifecycle;
@@ -26,7 +27,7 @@ use api::{Api, Fault};
 use axum::http::Method;
 use k8s_openapi::api::core::v1::Node;
 use nodule_image::Images;
-use nodule_pod::{Cgroups, Config, Instance, Pods};
+use nodule_pod::{Cgroups, Config, Inputs, Instance, Pods, Starved};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -36,6 +37,7 @@ use tokio::task::JoinSet;
 struct Agent {
     pods: Pods,
     registered: watch::Sender<Option<Arc<Node>>>,
+    starved: watch::Sender<Vec<Starved>>,
     _runner: JoinSet<()>,
 }
 
@@ -79,14 +81,16 @@ impl Agent {
             sync: Duration::from_secs(60),
             longest_backoff: Duration::from_secs(300),
         };
-        let (registered, seen) = watch::channel(Some(Arc::new(large())));
-        let (pods, runner) = Pods::new(api.client(), config, images, seen);
+        let (registered, node) = watch::channel(Some(Arc::new(large())));
+        let (starved, short) = watch::channel(Vec::new());
+        let inputs = Inputs { node, starved: short };
+        let (pods, runner) = Pods::new(api.client(), config, images, inputs);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let Err(error) = runner.run().await;
             panic!("{error}");
         });
-        Self { pods, registered, _runner: tasks }
+        Self { pods, registered, starved, _runner: tasks }
     }
 }
 
