@@ -37,7 +37,7 @@ demo-down: e2e-program
 test: test-unit test-vm test-e2e
 
 # Runs the tests that need no cluster. Some run a sandbox or compile a program, so these are built first.
-test-unit: build (cargo "test") test-riscv64 test-e2e-unit
+test-unit: test-programs build (cargo "test") test-riscv64 test-e2e-unit
 
 # Runs the tests of cgroup limits in an emulated machine with cgroup v2. An argument is a test's name.
 test-vm *arguments:
@@ -46,6 +46,11 @@ test-vm *arguments:
 # Runs the tests against a real control plane. Arguments go to the test program: a test's name, --nocapture.
 test-e2e *arguments: build guests setup
     '{{e2e}}' run -- cargo test --locked -p nodule-e2e --test cluster -- {{arguments}}
+
+# Peers that the tests run themselves.
+[private]
+test-programs:
+    e2e/need dbus-daemon
 
 # What the compiler can do for RISC-V: its code for that CPU is built for this alone.
 [private]

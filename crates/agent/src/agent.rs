@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use anyhow::{Context, Result, anyhow, ensure};
 use nodule_api::{Health, HealthServer, Server};
 use nodule_image::Images;
@@ -7,13 +9,24 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::{
-    client::Clients, config::Settings, inventory, lock::Lock, pressure, supervisor::Supervisor,
+    client::Clients, config::Settings, inventory, lock::Lock, pressure, shutdown::Waiting,
+    supervisor::Supervisor,
 };
 
 /// Runs the agent until a signal or the first task that ends. Pods run on in any case.
 pub(crate) async fn run(settings: Settings) -> Result<()> {
-    let Settings { kubeconfig, mut node, api, listen, health, images, pods, log: _, meaningless } =
-        settings;
+    let Settings {
+        kubeconfig,
+        mut node,
+        api,
+        listen,
+        health,
+        images,
+        pods,
+        shutdown,
+        log: _,
+        meaningless,
+    } = settings;
     if !meaningless.is_empty() {
         warn!(
             fields = meaningless.join(", "),
@@ -24,35 +37,26 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         return Err(anyhow!("another TLS provider was installed first"));
     }
-    let sandbox = pods.sandbox.display();
-    ensure!(
-        pods.sandbox.is_file(),
-        "there is no sandbox program {sandbox}: install it there, or set sandboxPath"
-    );
+    has_sandbox(&pods)?;
     let clients = Clients::read(&kubeconfig).await?;
     let images = Images::open(images).await.context("open the images")?;
 
     // The API listens first: the Node then tells the port that it really has.
     let server = Server::bind(listen, api).await.context("start the HTTPS API")?;
     node.port = server.port();
-    let healthz = match health {
-        Some(address) => {
-            let server = HealthServer::bind(address).await;
-            Some(server.with_context(|| format!("serve /healthz on {address}"))?)
-        }
-        None => None,
-    };
+    let healthz = serve_health(health).await?;
     info!(version = node.version, node = node.name, port = node.port, "starting");
 
     let (registered, registration) = watch::channel(None);
     let (listed, published) = watch::channel(Vec::new());
-    // What keeps this node from running pods ends the agent instead: there are no other problems.
-    let (_, problems) = watch::channel(Vec::new());
+    // What else keeps this node from running pods ends the agent instead: a shutdown is the only problem.
+    let (telling, problems) = watch::channel(Vec::new());
+    let (shuts, shutting) = watch::channel(false);
     let connections = nodule_node::Clients { node: clients.client()?, lease: clients.client()? };
     let period = node.periods.update;
     let (measured, shortages) = watch::channel(Vec::new());
     let (told, starved) = watch::channel(Vec::new());
-    let seen = nodule_pod::Inputs { node: registration, starved };
+    let seen = nodule_pod::Inputs { node: registration, starved, shutting: shutting.clone() };
     let (handle, runner) = Pods::new(clients.client()?, pods, images.clone(), seen);
     let inputs = Inputs { problems, unconfined: handle.missing_layers(), images: published };
     let outputs = Outputs { registered, starved: measured };
@@ -62,6 +66,8 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     let mut supervisor = Supervisor::new();
     let reviews = clients.client()?;
     let checks = well.clone();
+    let waiting = Waiting { shuts, shutting, problems: telling, drained: handle.drained() };
+    waiting.start(shutdown, &mut supervisor);
     supervisor.serve("api", |stop| server.run(handle, reviews, checks, stop));
     if let Some(server) = healthz {
         supervisor.serve("healthz", |stop| server.run(well, stop));
@@ -73,4 +79,20 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
         Ok(nodule_node::run(connections, node, inputs, outputs).await.map(|_| ())?)
     });
     supervisor.run().await
+}
+
+/// Said at once, and not by each pod.
+fn has_sandbox(pods: &nodule_pod::Config) -> Result<()> {
+    let sandbox = pods.sandbox.display();
+    ensure!(
+        pods.sandbox.is_file(),
+        "there is no sandbox program {sandbox}: install it there, or set sandboxPath"
+    );
+    Ok(())
+}
+
+async fn serve_health(address: Option<SocketAddr>) -> Result<Option<HealthServer>> {
+    let Some(address) = address else { return Ok(None) };
+    let server = HealthServer::bind(address).await;
+    Ok(Some(server.with_context(|| format!("serve /healthz on {address}"))?))
 }

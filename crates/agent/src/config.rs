@@ -24,6 +24,7 @@ mod images;
 mod kubelet;
 mod network;
 mod nodule;
+mod shutdown;
 mod values;
 
 pub(crate) use file::File;
@@ -49,6 +50,8 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
 const FIRST_USER: u32 = 2_000_000_000;
 const USERS: u32 = 1_000_000;
 const LAST_USER: u32 = i32::MAX as u32;
+/// Where systemd-logind is told how long a shutdown may wait: last, as the kubelet's own.
+const LOGIND: &str = "/etc/systemd/logind.conf.d/99-nodule.conf";
 /// What the node says that it is. Programs may import WASI preview 1 and preview 2.
 const ARCH: &str = "wasm32-wasi";
 const OS: &str = "wasi";
@@ -65,6 +68,8 @@ pub(crate) struct Settings {
     pub(crate) health: Option<SocketAddr>,
     pub(crate) images: nodule_image::Config,
     pub(crate) pods: nodule_pod::Config,
+    /// How a shutdown of the machine is waited for, if it is.
+    pub(crate) shutdown: Option<nodule_node::Shutdown>,
     pub(crate) log: Log,
     /// Fields of the file that this agent has no use for.
     pub(crate) meaningless: Vec<String>,
@@ -83,18 +88,28 @@ impl Settings {
         check_trust(&file.kubelet)?;
         let name = name(&arguments, host)?;
         let addresses = addresses(&arguments, host)?;
+        let pods = pods(&arguments, &file, host, &name, &addresses)?;
         Ok(Self {
             api: api(&arguments, &file, &name)?,
             listen: listen(&arguments, &file),
             health: health(&arguments, &file),
             images: images(&arguments, &file, host)?,
-            pods: pods(&arguments, &file, host, &name, &addresses)?,
+            shutdown: shutdown(&pods),
+            pods,
             log: log(&arguments, &file),
             node: node(&arguments, &file, name, addresses)?,
             kubeconfig: arguments.kubeconfig,
             meaningless: file.meaningless,
         })
     }
+}
+
+fn shutdown(pods: &nodule_pod::Config) -> Option<nodule_node::Shutdown> {
+    Some(nodule_node::Shutdown {
+        bus: None,
+        delay: shutdown::delay(&pods.shutdown)?,
+        drop_in: LOGIND.into(),
+    })
 }
 
 /// What the operator relies on and this agent does not do is no warning.
@@ -231,6 +246,7 @@ fn pods(
         network: network::network(arguments, file)?,
         log_max_size: quantity::units(size).context("field \"containerLogMaxSize\"")?,
         log_max_files: files,
+        shutdown: shutdown::groups(kubelet)?,
         sync: kubelet.sync_frequency.or(SYNC),
         longest_backoff: kubelet
             .crash_loop_back_off

@@ -20,6 +20,7 @@ mod host;
 mod inventory;
 mod lock;
 mod pressure;
+mod shutdown;
 mod supervisor;
 mod telemetry;
 

@@ -32,9 +32,11 @@ mod reach;
 mod report;
 mod resources;
 mod server;
+mod shutdown;
 
 pub use config::{Amount, Config, Periods, Reserved, Thresholds};
 pub use pressure::{Resource, Starved};
+pub use shutdown::{Shutdown, watch as watch_shutdown};
 
 use crate::{reach::Reach, server::Server};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tracing::info;
 
-use crate::admission::{Claim, Room, misfit, refusal};
+use crate::admission::{Claim, Room, misfit, refusal, shutting_down};
 use crate::events::Kind;
 use crate::failure::Failure;
 use crate::restart::later;
@@ -43,7 +43,8 @@ impl Worker {
                     return false;
                 }
             }
-            if let Some(failure) = misfit(&self.record.pod, &node) {
+            let shutting = self.host.shutting.borrow().then(shutting_down);
+            if let Some(failure) = misfit(&self.record.pod, &node).or(shutting) {
                 self.host.ledger.release(self.uid());
                 self.fail(failure, Kind::Warning);
                 return false;

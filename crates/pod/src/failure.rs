@@ -85,6 +85,17 @@ impl Failure {
         }
     }
 
+    /// The machine is shut down, in so much time at most.
+    pub(crate) fn shutdown(grace: Duration) -> Self {
+        Self {
+            reason: "Terminated".to_owned(),
+            message: "Pod was terminated in response to imminent node shutdown.".to_owned(),
+            grace: Some(grace.as_secs()),
+            manner: Manner::Disrupted,
+            annotations: BTreeMap::new(),
+        }
+    }
+
     /// Active for longer than `activeDeadlineSeconds`.
     fn deadline() -> Self {
         Self {

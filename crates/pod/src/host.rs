@@ -15,6 +15,7 @@ use crate::failure::Failure;
 use crate::groups::Groups;
 use crate::layers::Layers;
 use crate::network::Network;
+use crate::shutdown::ShutdownGroup;
 use crate::user::Users;
 use crate::zygote::{Start, Zygote};
 
@@ -51,6 +52,8 @@ pub struct Config {
     pub log_max_size: u64,
     /// Files that are kept of a container's log, the newest included (`containerLogMaxFiles`).
     pub log_max_files: u32,
+    /// The groups in which pods end when the machine is shut down, by ascending priority; none where it does not wait for them.
+    pub shutdown: Vec<ShutdownGroup>,
     /// How often a pod is looked at again when nothing happens (`syncFrequency`).
     pub sync: Duration,
     /// The longest wait before a container runs again (`crashLoopBackOff.maxContainerRestartPeriod`).
@@ -80,6 +83,8 @@ pub(crate) struct Host {
     pub(crate) slots: Arc<Semaphore>,
     /// The node as the API server shows it; none before it is registered, or where there is no API server.
     pub(crate) node: watch::Receiver<Option<Arc<Node>>>,
+    /// Whether the machine is being shut down.
+    pub(crate) shutting: watch::Receiver<bool>,
     /// What the pods were promised of the node.
     pub(crate) ledger: Ledger,
     /// Pods that are to end in the node's own right, by UID, and why.

@@ -11,7 +11,7 @@
 //! (its containers' processes), `sandbox.rs` (one process), `zygote.rs` (who forks it), `ending.rs`, in this order; beside
 //! them `admit.rs` (whether the node takes a pod on), `failure.rs` (why it ends one), `rerun.rs` (all containers anew), `ephemeral.rs`,
 //! `epilogue.rs` (a container's last words), `storage.rs` (what a pod may use of the disk), `groups.rs` (its cgroups) and
-//! `links.rs` (its logs, for collectors). `evict/` ends pods when the node runs short. What decides is pure and apart: `admission/`, `order.rs`, `restart.rs`, `env.rs`,
+//! `links.rs` (its logs, for collectors). `evict/` ends pods when the node runs short, `shutdown.rs` when it is shut down. What decides is pure and apart: `admission/`, `order.rs`, `restart.rs`, `env.rs`,
 //! `network.rs`, `settings.rs`, `user.rs`, `resources.rs`, `status.rs`, `condition.rs`.
 
 mod admission;
@@ -43,6 +43,7 @@ mod restart;
 mod sandbox;
 mod serving;
 mod settings;
+mod shutdown;
 mod status;
 mod storage;
 mod sync;
@@ -57,5 +58,6 @@ pub use host::{Cgroups, Config};
 pub use network::Network;
 pub use nodule_sandbox_proto::{Block, NoBlock};
 pub use pods::{Error, Inputs, Pods, Runner};
+pub use shutdown::ShutdownGroup;
 pub use view::{Instance, Log, LogError};
 pub use zygote::Start;

@@ -27,6 +27,7 @@ use crate::host::{Config, Host};
 use crate::layers::Layers;
 use crate::links::Links;
 use crate::record::{self, Folder, Phase, Record};
+use crate::shutdown;
 use crate::user::Users;
 use crate::view::{Instance, Log, LogError, View};
 use crate::views::Views;
@@ -46,6 +47,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(8);
 /// The tasks that serve all pods, for messages.
 const POSTER: &str = "post the pods' events";
 const ZYGOTE: &str = "keep a zygote";
+const SHUTDOWN: &str = "end the pods when the machine is shut down";
 const EVICT: &str = "evict pods when the node runs short";
 
 type Watch = Pin<Box<dyn Stream<Item = watcher::Result<Event<Pod>>> + Send>>;
@@ -56,6 +58,7 @@ pub struct Pods {
     views: Views,
     /// Written by the workers.
     layers: watch::Receiver<BTreeSet<String>>,
+    drained: watch::Receiver<bool>,
 }
 
 /// What is known of the node.
@@ -64,6 +67,8 @@ pub struct Inputs {
     pub node: watch::Receiver<Option<Arc<Node>>>,
     /// What there is too little of, after every measure.
     pub starved: watch::Receiver<Vec<Starved>>,
+    /// Whether the machine is being shut down.
+    pub shutting: watch::Receiver<bool>,
 }
 
 /// Why the pods are looked after no more.
@@ -96,13 +101,15 @@ impl Pods {
         inputs: Inputs,
     ) -> (Self, Runner) {
         let (missing, layers) = watch::channel(BTreeSet::new());
-        let pods = Self { views: Views::default(), layers };
+        let (drained, is_drained) = watch::channel(false);
+        let pods = Self { views: Views::default(), layers, drained: is_drained };
         let (events, poster) = Events::new(client.clone(), config.node.clone());
         let zygote = Arc::new(Zygote::new(&config.sandbox, config.root.join("pods"), &config.run));
         let layers_missing = Layers::new(missing);
         let (orders, ordered) = mpsc::unbounded_channel();
         let host = Host {
             node: inputs.node,
+            shutting: inputs.shutting,
             ledger: Ledger::default(),
             orders,
             zygote,
@@ -124,6 +131,8 @@ impl Pods {
         }
         let host = Arc::new(host);
         tasks.spawn(EVICT, evict::watch(Arc::clone(&host), pods.views.clone(), inputs.starved));
+        let drain = shutdown::watch(Arc::clone(&host), pods.views.clone(), drained);
+        tasks.spawn(SHUTDOWN, drain);
         let runner = Runner {
             host,
             views: pods.views.clone(),
@@ -140,6 +149,11 @@ impl Pods {
     /// The layers of confinement that some sandbox of this agent was started without, by name.
     pub fn missing_layers(&self) -> watch::Receiver<BTreeSet<String>> {
         self.layers.clone()
+    }
+
+    /// Whether the pods have ended because the machine is shut down, or their time is over.
+    pub fn drained(&self) -> watch::Receiver<bool> {
+        self.drained.clone()
     }
 
     /// Every pod that is bound to this node, with the status known here.

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 use k8s_openapi::api::core::v1::Taint;
 use serde::Deserialize;
 
-use super::values::GoDuration;
+use super::{shutdown::ByPriority, values::GoDuration};
 
 /// The part of a KubeletConfiguration (kubelet.config.k8s.io/v1beta1) that means something here.
 #[derive(Debug, Default, Deserialize)]
@@ -42,6 +42,9 @@ pub(crate) struct Kubelet {
     /// An empty path is said too: no names.
     pub(crate) resolv_conf: Option<PathBuf>,
     pub(crate) serialize_image_pulls: Option<bool>,
+    pub(crate) shutdown_grace_period: GoDuration,
+    pub(crate) shutdown_grace_period_by_pod_priority: Vec<ByPriority>,
+    pub(crate) shutdown_grace_period_critical_pods: GoDuration,
     pub(crate) sync_frequency: GoDuration,
     pub(crate) system_reserved: BTreeMap<String, String>,
     pub(crate) tls_cert_file: Option<PathBuf>,

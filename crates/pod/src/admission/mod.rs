@@ -140,6 +140,11 @@ fn predicate(name: &'static str, why: &str) -> Failure {
     Failure::rejected(name, &format!("Predicate {name} failed: {why}"))
 }
 
+/// The machine is shut down.
+pub(crate) fn shutting_down() -> Failure {
+    Failure::rejected("NodeShutdown", "Pod was rejected as the node is shutting down.")
+}
+
 /// The pod's host ports are taken.
 pub(crate) fn port_taken() -> Failure {
     predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports")

@@ -17,6 +17,7 @@ mod lifecycle;
 mod node;
 mod programs;
 mod registry;
+mod shutdown;
 mod storage;
 
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ use api::{Api, Fault};
 use axum::http::Method;
 use k8s_openapi::api::core::v1::Node;
 use nodule_image::Images;
-use nodule_pod::{Cgroups, Config, Inputs, Instance, Pods, Starved};
+use nodule_pod::{Cgroups, Config, Inputs, Instance, Pods, ShutdownGroup, Starved};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -38,6 +39,7 @@ struct Agent {
     pods: Pods,
     registered: watch::Sender<Option<Arc<Node>>>,
     starved: watch::Sender<Vec<Starved>>,
+    shutting: watch::Sender<bool>,
     _runner: JoinSet<()>,
 }
 
@@ -78,19 +80,26 @@ impl Agent {
             },
             log_max_size: 1 << 20,
             log_max_files: 5,
+            shutdown: [(0, 60), (2_000_000_000, 60)]
+                .map(|(priority, grace)| ShutdownGroup {
+                    priority,
+                    grace: Duration::from_secs(grace),
+                })
+                .into(),
             sync: Duration::from_secs(60),
             longest_backoff: Duration::from_secs(300),
         };
         let (registered, node) = watch::channel(Some(Arc::new(large())));
         let (starved, short) = watch::channel(Vec::new());
-        let inputs = Inputs { node, starved: short };
+        let (shutting, is_shutting) = watch::channel(false);
+        let inputs = Inputs { node, starved: short, shutting: is_shutting };
         let (pods, runner) = Pods::new(api.client(), config, images, inputs);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let Err(error) = runner.run().await;
             panic!("{error}");
         });
-        Self { pods, registered, starved, _runner: tasks }
+        Self { pods, registered, starved, shutting, _runner: tasks }
     }
 }
 
