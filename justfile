@@ -17,7 +17,7 @@ deny := deny-root / "bin/cargo-deny"
 
 # Cargo unifies the features of all that one command builds, so the three sides are always built by three commands:
 # the agent shall not get Wasmtime, nor the sandbox the compiler.
-agent := "-p nodule -p nodule-api -p nodule-cgroup -p nodule-image -p nodule-logs -p nodule-node -p nodule-pod -p nodule-volume"
+agent := "-p nodule -p nodule-api -p nodule-cgroup -p nodule-image -p nodule-logs -p nodule-manifest -p nodule-node -p nodule-pod -p nodule-volume"
 sandbox := "-p nodule-sandbox -p nodule-sandbox-proto -p nodule-engine"
 compile := "-p nodule-compile"
 

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use nodule_api::{Health, HealthServer, Server};
 use nodule_image::Images;
 use nodule_node::{Inputs, Outputs};
-use nodule_pod::Pods;
+use nodule_pod::{Pods, Sources};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -24,6 +24,7 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
         images,
         pods,
         shutdown,
+        statics,
         log: _,
         meaningless,
     } = settings;
@@ -57,13 +58,15 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     let (measured, shortages) = watch::channel(Vec::new());
     let (told, starved) = watch::channel(Vec::new());
     let seen = nodule_pod::Inputs { node: registration, starved, shutting: shutting.clone() };
-    let (handle, runner) = Pods::new(clients.client()?, pods, images.clone(), seen);
+    let mut supervisor = Supervisor::new();
+    let cluster = Some(clients.client()?);
+    let sources = Sources { cluster, statics: statics.watch(&mut supervisor)?, orders: None };
+    let (handle, runner) = Pods::new(sources, pods, images.clone(), seen);
     let inputs = Inputs { problems, unconfined: handle.missing_layers(), images: published };
     let outputs = Outputs { registered, starved: measured };
     // The first task that ends ends the agent: to answer at all is to be well.
     let well = Health::new(|| Ok(()));
 
-    let mut supervisor = Supervisor::new();
     let reviews = clients.client()?;
     let checks = well.clone();
     let waiting = Waiting { shuts, shutting, problems: telling, drained: handle.drained() };

@@ -16,6 +16,7 @@ use nodule_node::{Periods, Reserved, Thresholds, quantity};
 use crate::{
     cli::{Arguments, LogFormat},
     host::Host,
+    statics::Places,
 };
 
 mod fields;
@@ -24,12 +25,14 @@ mod images;
 mod kubelet;
 mod network;
 mod nodule;
+mod rates;
 mod shutdown;
 mod values;
 
 pub(crate) use file::File;
 use images::images;
-use kubelet::{Format, Kubelet, Mode};
+pub(crate) use kubelet::Kubelet;
+use kubelet::{Format, Mode};
 use nodule::{PodUsers, SandboxStart};
 
 /// The kubelet's port, and that of its `/healthz`.
@@ -70,6 +73,7 @@ pub(crate) struct Settings {
     pub(crate) pods: nodule_pod::Config,
     /// How a shutdown of the machine is waited for, if it is.
     pub(crate) shutdown: Option<nodule_node::Shutdown>,
+    pub(crate) statics: Places,
     pub(crate) log: Log,
     /// Fields of the file that this agent has no use for.
     pub(crate) meaningless: Vec<String>,
@@ -96,6 +100,7 @@ impl Settings {
             images: images(&arguments, &file, host)?,
             shutdown: shutdown(&pods),
             pods,
+            statics: Places::new(&file.kubelet, &name),
             log: log(&arguments, &file),
             node: node(&arguments, &file, name, addresses)?,
             kubeconfig: arguments.kubeconfig,
@@ -248,6 +253,8 @@ fn pods(
         log_max_files: files,
         shutdown: shutdown::groups(kubelet)?,
         sync: kubelet.sync_frequency.or(SYNC),
+        requests: rates::requests(kubelet),
+        events: rates::events(kubelet),
         longest_backoff: kubelet
             .crash_loop_back_off
             .max_container_restart_period
@@ -552,6 +559,21 @@ mod tests {
             let error = compile(&format!("compile: {wrong}\n")).unwrap_err();
             assert!(format!("{error:#}").contains(part), "{error:#}");
         }
+    }
+
+    #[test]
+    fn static_pods_come_from_where_the_kubelets_do() {
+        let statics = |fields: &str| settings(&[], &format!("{KUBELET}{fields}")).unwrap().statics;
+        assert_eq!(statics("staticPodPath: \"\"\nfileCheckFrequency: 0s\n").folder, None);
+        let seconds = |seconds| Duration::from_secs(seconds);
+        let folder = statics("staticPodPath: /m\n").folder.unwrap();
+        assert_eq!(folder, (PathBuf::from("/m"), seconds(20)));
+        let url = statics(
+            "staticPodURL: http://h/\nhttpCheckFrequency: 5s\nstaticPodURLHeader: {a: [b]}\n",
+        );
+        let url = url.url.unwrap();
+        assert_eq!((url.url.as_str(), url.period), ("http://h/", seconds(5)));
+        assert_eq!(url.headers["a"], ["b"]);
     }
 
     #[test]

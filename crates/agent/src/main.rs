@@ -21,6 +21,7 @@ mod inventory;
 mod lock;
 mod pressure;
 mod shutdown;
+mod statics;
 mod supervisor;
 mod telemetry;
 

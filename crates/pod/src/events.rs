@@ -13,7 +13,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
-use tracing::debug;
+use tracing::{debug, info};
+
+use crate::correlate::{Correlator, Passed};
+use crate::rate::Rate;
 
 /// Events that wait to be posted.
 const QUEUE: usize = 4096;
@@ -26,7 +29,7 @@ const TRIES: u32 = 3;
 const WAIT: Duration = Duration::from_secs(2);
 
 /// Whether an Event tells of normal work or of trouble.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Kind {
     Normal,
     Warning,
@@ -41,30 +44,67 @@ impl Kind {
     }
 }
 
+/// What an Event is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Object {
+    /// `Pod` or `Node`.
+    pub(crate) kind: &'static str,
+    /// Of the Event too.
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) uid: String,
+}
+
 /// What is said, and of what. Two equal ones are the same Event seen twice.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Said {
-    namespace: String,
-    pod: String,
-    uid: String,
-    field: Option<String>,
-    kind: Kind,
-    reason: Cow<'static, str>,
-    message: String,
-    annotations: BTreeMap<String, String>,
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Said {
+    pub(crate) object: Object,
+    pub(crate) field: Option<String>,
+    pub(crate) kind: Kind,
+    pub(crate) reason: Cow<'static, str>,
+    pub(crate) message: String,
+    pub(crate) annotations: BTreeMap<String, String>,
+}
+
+impl Object {
+    fn of(pod: &Pod) -> Self {
+        Self {
+            kind: "Pod",
+            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+            name: pod.metadata.name.clone().unwrap_or_default(),
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl Said {
+    fn new(object: Object, kind: Kind, reason: Cow<'static, str>, message: &str) -> Self {
+        let cut = message.get(..message.floor_char_boundary(MESSAGE_LIMIT)).unwrap_or(message);
+        let annotations = BTreeMap::new();
+        Self { object, field: None, kind, reason, message: cut.to_owned(), annotations }
+    }
 }
 
 /// Where pods say their Events.
 #[derive(Debug, Clone)]
 pub(crate) struct Events {
-    queue: mpsc::Sender<(Said, Timestamp)>,
+    /// None where there is no API server to keep Events: they are logged.
+    queue: Option<mpsc::Sender<(Said, Timestamp)>>,
+    node: String,
 }
 
 impl Events {
     /// The sayer, and the poster to run beside it.
-    pub(crate) fn new(client: kube::Client, node: String) -> (Self, Poster) {
+    pub(crate) fn new(client: kube::Client, node: String, rate: Rate) -> (Self, Poster) {
         let (queue, said) = mpsc::channel(QUEUE);
-        (Self { queue }, Poster { client, node, said, known: Known::default() })
+        let correlator = Correlator::default();
+        let events = Self { queue: Some(queue), node: node.clone() };
+        (events, Poster { client, node, said, rate, correlator, known: Known::default() })
+    }
+
+    /// For a node without an API server.
+    pub(crate) fn logged(node: String) -> Self {
+        Self { queue: None, node }
     }
 
     /// Says something of a pod, or of the container at `field` of its spec. Never waits.
@@ -76,7 +116,7 @@ impl Events {
         reason: impl Into<Cow<'static, str>>,
         message: &str,
     ) {
-        self.queue(Said { field, ..Said::new(pod, kind, reason.into(), message) });
+        self.queue(Said { field, ..Said::new(Object::of(pod), kind, reason.into(), message) });
     }
 
     /// Says something of a pod, with annotations for those who count such Events.
@@ -88,30 +128,26 @@ impl Events {
         reason: impl Into<Cow<'static, str>>,
         message: &str,
     ) {
-        let said = Said::new(pod, kind, reason.into(), message);
+        let said = Said::new(Object::of(pod), kind, reason.into(), message);
         self.queue(Said { annotations: annotations.clone(), ..said });
     }
 
+    /// Says something of the node. As the kubelet's, such an Event is in the namespace `default` and names the node by its
+    /// name, which it knows before its UID.
+    pub(crate) fn say_of_node(&self, kind: Kind, reason: &'static str, message: &str) {
+        let (name, uid) = (self.node.clone(), self.node.clone());
+        let object = Object { kind: "Node", namespace: "default".to_owned(), name, uid };
+        self.queue(Said::new(object, kind, reason.into(), message));
+    }
+
     fn queue(&self, said: Said) {
-        if let Err(refused) = self.queue.try_send((said, Timestamp::now())) {
+        let Some(queue) = &self.queue else {
+            info!(pod = said.object.name, reason = &*said.reason, said.message, "event");
+            return;
+        };
+        if let Err(refused) = queue.try_send((said, Timestamp::now())) {
             let (said, _) = refused.into_inner();
             debug!(reason = &*said.reason, "event dropped");
-        }
-    }
-}
-
-impl Said {
-    fn new(pod: &Pod, kind: Kind, reason: Cow<'static, str>, message: &str) -> Self {
-        let message = message.get(..message.floor_char_boundary(MESSAGE_LIMIT)).unwrap_or(message);
-        Self {
-            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
-            pod: pod.metadata.name.clone().unwrap_or_default(),
-            uid: pod.metadata.uid.clone().unwrap_or_default(),
-            field: None,
-            kind,
-            reason,
-            message: message.to_owned(),
-            annotations: BTreeMap::new(),
         }
     }
 }
@@ -121,6 +157,8 @@ pub(crate) struct Poster {
     client: kube::Client,
     node: String,
     said: mpsc::Receiver<(Said, Timestamp)>,
+    rate: Rate,
+    correlator: Correlator,
     known: Known,
 }
 
@@ -135,8 +173,10 @@ impl Poster {
     /// Runs until every sayer is gone.
     pub(crate) async fn run(mut self) {
         while let Some((said, at)) = self.said.recv().await {
+            let Some(passed) = self.correlator.pass(said, at) else { continue };
+            self.rate.turn().await;
             for _ in 0..TRIES {
-                match self.post(&said, at).await {
+                match self.post(&passed, at).await {
                     // The API server may be away: what it refuses is not worth another try.
                     Err(error) if !matches!(error, kube::Error::Api(_)) => sleep(WAIT).await,
                     Err(error) => {
@@ -149,10 +189,12 @@ impl Poster {
         }
     }
 
-    async fn post(&mut self, said: &Said, at: Timestamp) -> Result<(), kube::Error> {
-        let api: Api<Event> = Api::namespaced(self.client.clone(), &said.namespace);
-        if let Some((name, count)) = self.known.events.get_mut(said) {
-            let again = serde_json::json!({"count": *count + 1, "lastTimestamp": Time(at)});
+    async fn post(&mut self, passed: &Passed, at: Timestamp) -> Result<(), kube::Error> {
+        let said = &passed.said;
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &said.object.namespace);
+        if let Some((name, count)) = self.known.events.get_mut(&passed.key) {
+            let again = serde_json::json!({
+                "count": *count + 1, "lastTimestamp": Time(at), "message": said.message});
             match api.patch(name, &PatchParams::default(), &Patch::Merge(again)).await {
                 Ok(_) => {
                     *count += 1;
@@ -166,7 +208,7 @@ impl Poster {
         let event = event(said, at, &self.node);
         let name = event.metadata.name.clone().unwrap_or_default();
         api.create(&PostParams::default(), &event).await?;
-        self.known.remember(said.clone(), name);
+        self.known.remember(passed.key.clone(), name);
         Ok(())
     }
 }
@@ -187,21 +229,23 @@ impl Known {
 fn event(said: &Said, at: Timestamp, node: &str) -> Event {
     // As the kubelet names them: the object and a moment, so that names sort by time. The object's is cut so that the
     // whole stays a DNS name.
-    let pod = said.pod.get(..said.pod.floor_char_boundary(200)).unwrap_or_default();
-    let name = format!("{pod}.{:x}", at.as_nanosecond());
+    let object = &said.object;
+    let stem = object.name.get(..object.name.floor_char_boundary(200)).unwrap_or_default();
+    let name = format!("{stem}.{:x}", at.as_nanosecond());
     Event {
         metadata: ObjectMeta {
             name: Some(name),
-            namespace: Some(said.namespace.clone()),
+            namespace: Some(object.namespace.clone()),
             annotations: (!said.annotations.is_empty()).then(|| said.annotations.clone()),
             ..ObjectMeta::default()
         },
         involved_object: ObjectReference {
             api_version: Some("v1".to_owned()),
-            kind: Some("Pod".to_owned()),
-            namespace: Some(said.namespace.clone()),
-            name: Some(said.pod.clone()),
-            uid: Some(said.uid.clone()),
+            kind: Some(object.kind.to_owned()),
+            // A node has none; its Events have.
+            namespace: (object.kind != "Node").then(|| object.namespace.clone()),
+            name: Some(object.name.clone()),
+            uid: Some(object.uid.clone()),
             field_path: said.field.clone(),
             resource_version: None,
         },

@@ -14,7 +14,9 @@ use crate::events::Events;
 use crate::failure::Failure;
 use crate::groups::Groups;
 use crate::layers::Layers;
+use crate::mirror::Mirrors;
 use crate::network::Network;
+use crate::rate::{Limit, Rate};
 use crate::shutdown::ShutdownGroup;
 use crate::user::Users;
 use crate::zygote::{Start, Zygote};
@@ -56,6 +58,10 @@ pub struct Config {
     pub shutdown: Vec<ShutdownGroup>,
     /// How often a pod is looked at again when nothing happens (`syncFrequency`).
     pub sync: Duration,
+    /// How often the API server is asked: statuses, secrets, mirror pods (`kubeAPIQPS`, `kubeAPIBurst`).
+    pub requests: Limit,
+    /// How often it is told Events (`eventRecordQPS`, `eventBurst`).
+    pub events: Limit,
     /// The longest wait before a container runs again (`crashLoopBackOff.maxContainerRestartPeriod`).
     pub longest_backoff: Duration,
 }
@@ -76,9 +82,14 @@ pub struct Cgroups {
 /// The node, as a pod's worker sees it.
 pub(crate) struct Host {
     pub(crate) config: Config,
-    pub(crate) client: kube::Client,
+    /// None for a node that stands alone.
+    pub(crate) client: Option<kube::Client>,
     pub(crate) images: Images,
     pub(crate) events: Events,
+    /// How often all pods together may ask the API server.
+    pub(crate) rate: Arc<Rate>,
+    /// The mirrors of static pods.
+    pub(crate) mirrors: watch::Receiver<Mirrors>,
     /// API requests that all pods together may have under way.
     pub(crate) slots: Arc<Semaphore>,
     /// The node as the API server shows it; none before it is registered, or where there is no API server.

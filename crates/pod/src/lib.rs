@@ -1,15 +1,16 @@
 //! Pods: from what the API server binds to this node to processes that run, and back to the status that it is told.
 //!
 //! [`Pods::new`] makes a handle for those who look on and a [`Runner`] that does the work. The runner is one task: it
-//! watches the node's pods and has one worker task for each UID. A worker alone changes its pod's record, which is on disk
+//! hears what its [`Sources`] want, which are the API server, static pods and orders by hand, and has one worker task for
+//! each UID. A worker alone changes its pod's record, which is on disk
 //! before what it says is acted on; it has a publisher task that brings the status to the API server, and for each image
 //! and each sandbox a task that waits for it. Pods outlive all of these.
 //!
 //! It knows nothing of the Node object, of HTTP, or of what is inside an image or a sandbox.
 //!
-//! Read `pods.rs` (the watch), `worker.rs` (a pod's life), `sync.rs` (what it takes to run), `attend.rs`
+//! Read `source.rs` (where pods come from), `runner.rs` (one worker each), `worker.rs` (a pod's life), `sync.rs` (what it takes to run), `attend.rs`
 //! (its containers' processes), `sandbox.rs` (one process), `zygote.rs` (who forks it), `ending.rs`, in this order; beside
-//! them `admit.rs` (whether the node takes a pod on), `failure.rs` (why it ends one), `rerun.rs` (all containers anew), `ephemeral.rs`,
+//! them `publish.rs` and `mirror.rs` (what the API server is told), `admit.rs` (whether the node takes a pod on), `failure.rs` (why it ends one), `rerun.rs` (all containers anew), `ephemeral.rs`,
 //! `epilogue.rs` (a container's last words), `storage.rs` (what a pod may use of the disk), `groups.rs` (its cgroups) and
 //! `links.rs` (its logs, for collectors). `evict/` ends pods when the node runs short, `shutdown.rs` when it is shut down. What decides is pure and apart: `admission/`, `order.rs`, `restart.rs`, `env.rs`,
 //! `network.rs`, `settings.rs`, `user.rs`, `resources.rs`, `status.rs`, `condition.rs`.
@@ -17,7 +18,9 @@
 mod admission;
 mod admit;
 mod attend;
+mod cluster;
 mod condition;
+mod correlate;
 mod ending;
 mod env;
 mod ephemeral;
@@ -29,24 +32,30 @@ mod groups;
 mod host;
 mod layers;
 mod links;
+mod mirror;
 mod network;
 mod order;
 mod pods;
 mod publish;
 mod pull;
 mod quantity;
+mod rate;
 mod record;
 mod rerun;
 mod resolv;
 mod resources;
 mod restart;
+mod runner;
 mod sandbox;
 mod serving;
 mod settings;
 mod shutdown;
+mod sink;
+mod source;
 mod status;
 mod storage;
 mod sync;
+mod tasks;
 mod user;
 mod view;
 mod views;
@@ -57,7 +66,10 @@ pub use evict::{Resource, Starved};
 pub use host::{Cgroups, Config};
 pub use network::Network;
 pub use nodule_sandbox_proto::{Block, NoBlock};
-pub use pods::{Error, Inputs, Pods, Runner};
+pub use pods::{Error, Inputs, Pods};
+pub use rate::Limit;
+pub use runner::Runner;
 pub use shutdown::ShutdownGroup;
+pub use source::{Order, Sources, Static};
 pub use view::{Instance, Log, LogError};
 pub use zygote::Start;

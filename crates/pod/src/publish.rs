@@ -1,4 +1,4 @@
-//! Brings a pod's status to the API server, and at the end asks it to remove the pod.
+//! Brings a pod's status to the API server, and at the end asks it to remove the pod. `sink.rs` knows which object shows it.
 //!
 //! One task a pod, the newest status only: what was never sent and is no longer true is never sent. An API server that is
 //! away delays this task and nothing else.
@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;
 use tracing::{debug, warn};
+
+use crate::rate::Rate;
+use crate::sink::{Sink, Target};
 
 /// Waits between tries while the API server is away or refuses: jittered, doubling to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -39,13 +42,15 @@ pub(crate) struct Known {
 
 /// A pod's line to the API server.
 pub(crate) struct Publisher {
-    pub(crate) api: Api<Pod>,
-    pub(crate) name: String,
-    pub(crate) uid: String,
+    pub(crate) sink: Sink,
     /// Requests that all pods together may have under way.
     pub(crate) slots: Arc<Semaphore>,
+    /// How often all pods together may ask.
+    pub(crate) rate: Arc<Rate>,
     pub(crate) wanted: watch::Receiver<Wanted>,
     pub(crate) known: watch::Sender<Known>,
+    /// The UID of the object that `known` speaks of.
+    pub(crate) told: String,
 }
 
 impl Publisher {
@@ -64,8 +69,9 @@ impl Publisher {
                     continue;
                 }
             }
-            if self.wanted.changed().await.is_err() {
-                return;
+            tokio::select! {
+                changed = self.wanted.changed() => if changed.is_err() { return },
+                () = self.sink.changed() => {}
             }
         }
     }
@@ -81,25 +87,42 @@ impl Publisher {
         }
     }
 
-    async fn bring(&self, wanted: &Wanted) -> Result<(), kube::Error> {
-        let Ok(_slot) = self.slots.acquire().await else { return Ok(()) };
-        if let Some(status) = wanted.status.as_ref().filter(|status| self.is_news(status, wanted)) {
-            self.patch(status).await?;
+    async fn bring(&mut self, wanted: &Wanted) -> Result<(), kube::Error> {
+        let Some(target) = self.sink.target() else { return Ok(()) };
+        self.turn_to(&target);
+        let Ok(_slot) = Arc::clone(&self.slots).acquire_owned().await else { return Ok(()) };
+        let news = wanted.status.as_ref().filter(|status| self.is_news(status, wanted, &target));
+        if let Some(status) = news {
+            self.rate.turn().await;
+            self.patch(&target, status).await?;
         }
-        if wanted.delete && !self.known.borrow().gone {
-            self.delete().await?;
+        if wanted.delete && self.sink.is_the_pod() && !self.known.borrow().gone {
+            self.rate.turn().await;
+            self.delete(&target).await?;
         }
         Ok(())
     }
 
-    fn is_news(&self, status: &Arc<PodStatus>, wanted: &Wanted) -> bool {
-        let known = self.known.borrow();
-        known.status.as_ref() != Some(status) || wanted.over > known.version
+    /// A mirror that was made anew knows nothing.
+    fn turn_to(&mut self, target: &Target) {
+        if self.told != target.uid {
+            self.told.clone_from(&target.uid);
+            self.known.send_modify(|known| *known = Known::default());
+        }
     }
 
-    async fn patch(&self, status: &Arc<PodStatus>) -> Result<(), kube::Error> {
-        let patch = Patch::Strategic(patch(&self.uid, status));
-        match self.api.patch_status(&self.name, &PatchParams::default(), &patch).await {
+    fn is_news(&self, status: &Arc<PodStatus>, wanted: &Wanted, target: &Target) -> bool {
+        let known = self.known.borrow();
+        let overwritten = target.shown.as_ref().is_some_and(|(version, shown)| {
+            *version > known.version && is_overwritten(shown, status)
+        });
+        let said_again = self.sink.is_the_pod() && wanted.over > known.version;
+        known.status.as_ref() != Some(status) || said_again || overwritten
+    }
+
+    async fn patch(&self, target: &Target, status: &Arc<PodStatus>) -> Result<(), kube::Error> {
+        let patch = Patch::Strategic(patch(&target.uid, status));
+        match target.api.patch_status(&target.name, &PatchParams::default(), &patch).await {
             Ok(pod) => {
                 self.known.send_modify(|known| {
                     known.status = Some(Arc::clone(status));
@@ -111,14 +134,14 @@ impl Publisher {
         }
     }
 
-    async fn delete(&self) -> Result<(), kube::Error> {
-        let uid = Preconditions { uid: Some(self.uid.clone()), resource_version: None };
+    async fn delete(&self, target: &Target) -> Result<(), kube::Error> {
+        let uid = Preconditions { uid: Some(target.uid.clone()), resource_version: None };
         let params = DeleteParams {
             grace_period_seconds: Some(0),
             preconditions: Some(uid),
             ..DeleteParams::default()
         };
-        match self.api.delete(&self.name, &params).await {
+        match target.api.delete(&target.name, &params).await {
             Ok(_) => {
                 self.known.send_modify(|known| known.gone = true);
                 Ok(())
@@ -127,7 +150,8 @@ impl Publisher {
         }
     }
 
-    /// 404: no pod of that name. 409 (delete) and 422 (patch, "field is immutable"): another one has it.
+    /// 404: no pod of that name. 409 (delete) and 422 (patch, "field is immutable"): another one has it. A static pod runs
+    /// on without its mirror: the next one is told all.
     fn gone_or(&self, error: kube::Error) -> Result<(), kube::Error> {
         let gone = matches!(
             &error,
@@ -136,7 +160,9 @@ impl Publisher {
         if !gone {
             return Err(error);
         }
-        self.known.send_modify(|known| known.gone = true);
+        if self.sink.is_the_pod() {
+            self.known.send_modify(|known| known.gone = true);
+        }
         Ok(())
     }
 }

@@ -177,11 +177,14 @@ async fn pull(host: &Host, reference: &Reference, teller: &Teller<'_>) -> Result
 /// The pod's credentials. A secret that is not there is told and skipped; one that does not parse fails the pull.
 async fn keyring(host: &Host, teller: &Teller<'_>) -> Result<Keyring, Waiting> {
     let pod = teller.pod;
+    // A node that stands alone has no secrets of this kind.
+    let Some(client) = host.client.clone() else { return Ok(Keyring::default()) };
     let api: Api<Secret> =
-        Api::namespaced(host.client.clone(), pod.metadata.namespace.as_deref().unwrap_or_default());
+        Api::namespaced(client, pod.metadata.namespace.as_deref().unwrap_or_default());
     let mut keyring = Keyring::default();
     let secrets = pod.spec.iter().flat_map(|spec| spec.image_pull_secrets.iter().flatten());
     for name in secrets.map(|secret| secret.name.as_str()).filter(|name| !name.is_empty()) {
+        host.rate.turn().await;
         let secret = match api.get(name).await {
             Ok(secret) => secret,
             Err(error) => {

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use kube::api::Api;
 use nodule_sandbox_proto::{Exit, Started};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -25,6 +24,7 @@ use crate::publish::{Known, Publisher, Wanted, is_overwritten, version};
 use crate::pull::{Outcome, Pulls};
 use crate::record::{Folder, Phase, Record};
 use crate::sandbox::{self, Place, Sandbox};
+use crate::sink::Sink;
 use crate::status::{self, Seen, Waiting};
 use crate::view::{LogEnds, View};
 
@@ -96,14 +96,10 @@ impl Worker {
         let status = Arc::new(record.pod.status.clone().unwrap_or_default());
         let (wanted, receiver) = watch::channel(Wanted::default());
         let (sender, known) = watch::channel(Known::default());
-        let meta = &record.pod.metadata;
         let publisher = Publisher {
-            api: Api::namespaced(
-                host.client.clone(),
-                meta.namespace.as_deref().unwrap_or_default(),
-            ),
-            name: meta.name.clone().unwrap_or_default(),
-            uid: meta.uid.clone().unwrap_or_default(),
+            sink: Sink::of(&host, &record.pod),
+            rate: Arc::clone(&host.rate),
+            told: String::new(),
             slots: Arc::clone(&host.slots),
             wanted: receiver,
             known: sender,

@@ -162,7 +162,7 @@ syncFrequency: 0s
         let file = File::parse(&text).unwrap();
         assert_eq!(file.kubelet.healthz_port, Some(10248));
         assert_eq!(file.kubelet.cluster_dns, [std::net::IpAddr::from([10, 96, 0, 10])]);
-        assert_eq!(file.meaningless, ["cgroupDriver", "rotateCertificates", "staticPodPath"]);
+        assert_eq!(file.meaningless, ["cgroupDriver", "rotateCertificates"]);
     }
 
     #[test]

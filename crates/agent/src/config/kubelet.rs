@@ -21,10 +21,19 @@ pub(crate) struct Kubelet {
     pub(crate) container_log_max_files: Option<u32>,
     pub(crate) container_log_max_size: Option<String>,
     pub(crate) crash_loop_back_off: CrashLoopBackOff,
+    pub(crate) event_burst: Option<u32>,
+    #[serde(rename = "eventRecordQPS")]
+    pub(crate) event_record_qps: Option<u32>,
     pub(crate) eviction_hard: Option<BTreeMap<String, String>>,
     pub(crate) eviction_pressure_transition_period: GoDuration,
+    pub(crate) file_check_frequency: GoDuration,
     pub(crate) healthz_bind_address: Option<IpAddr>,
     pub(crate) healthz_port: Option<u16>,
+    pub(crate) http_check_frequency: GoDuration,
+    #[serde(rename = "kubeAPIBurst")]
+    pub(crate) kube_api_burst: Option<u32>,
+    #[serde(rename = "kubeAPIQPS")]
+    pub(crate) kube_api_qps: Option<i32>,
     pub(crate) kube_reserved: BTreeMap<String, String>,
     pub(crate) logging: Logging,
     pub(crate) max_parallel_image_pulls: Option<usize>,
@@ -45,6 +54,11 @@ pub(crate) struct Kubelet {
     pub(crate) shutdown_grace_period: GoDuration,
     pub(crate) shutdown_grace_period_by_pod_priority: Vec<ByPriority>,
     pub(crate) shutdown_grace_period_critical_pods: GoDuration,
+    pub(crate) static_pod_path: Option<PathBuf>,
+    #[serde(rename = "staticPodURL")]
+    pub(crate) static_pod_url: String,
+    #[serde(rename = "staticPodURLHeader")]
+    pub(crate) static_pod_url_header: BTreeMap<String, Vec<String>>,
     pub(crate) sync_frequency: GoDuration,
     pub(crate) system_reserved: BTreeMap<String, String>,
     pub(crate) tls_cert_file: Option<PathBuf>,

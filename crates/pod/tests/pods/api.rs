@@ -212,6 +212,7 @@ fn answer(shared: &Shared, method: &Method, path: &str, body: &Value) -> Respons
     let parts: Vec<&str> = path.trim_start_matches("/api/v1/").split('/').collect();
     match (method.as_str(), parts.as_slice()) {
         ("GET", ["pods"]) => list(shared),
+        ("POST", ["namespaces", _, "pods"]) => create(shared, body),
         ("PATCH", ["namespaces", _, "pods", name, "status"]) => patch(shared, name, body),
         ("DELETE", ["namespaces", _, "pods", name]) => delete(shared, name, body),
         ("POST", ["namespaces", _, "events"]) => {
@@ -243,6 +244,22 @@ fn patch(shared: &Shared, name: &str, body: &Value) -> Response {
     }
     shared.apply(pod.clone());
     axum_json(&pod).into_response()
+}
+
+/// An object has its UID from the API server, whatever it says.
+fn create(shared: &Shared, body: &Value) -> Response {
+    let mut pod = body.clone();
+    let (name, version) = {
+        let inner = shared.inner.lock().unwrap();
+        (pod["metadata"]["name"].as_str().unwrap().to_owned(), inner.version)
+    };
+    if shared.inner.lock().unwrap().pods.contains_key(&name) {
+        return refuse(409, &format!("pods \"{name}\" already exists"));
+    }
+    pod["metadata"]["uid"] = json!(format!("made-{version}"));
+    pod["status"] = json!({"phase": "Pending"});
+    shared.apply(pod.clone());
+    (StatusCode::CREATED, axum_json(&pod)).into_response()
 }
 
 fn delete(shared: &Shared, name: &str, body: &Value) -> Response {

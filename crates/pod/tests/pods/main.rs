@@ -18,6 +18,7 @@ mod node;
 mod programs;
 mod registry;
 mod shutdown;
+mod statics;
 mod storage;
 
 use std::path::{Path, PathBuf};
@@ -28,7 +29,9 @@ use api::{Api, Fault};
 use axum::http::Method;
 use k8s_openapi::api::core::v1::Node;
 use nodule_image::Images;
-use nodule_pod::{Cgroups, Config, Inputs, Instance, Pods, ShutdownGroup, Starved};
+use nodule_pod::{
+    Cgroups, Config, Inputs, Instance, Limit, Pods, ShutdownGroup, Sources, Starved, Static,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -55,6 +58,24 @@ impl Agent {
 
     /// With cgroups for its pods, too.
     async fn made(api: &Api, root: &Path, registries: &[&str], cgroups: Option<Cgroups>) -> Self {
+        let agent = Self::sourced(api, root, registries, cgroups, Vec::new()).await;
+        agent.register();
+        agent
+    }
+
+    /// Tells the agent that its node is registered.
+    fn register(&self) {
+        self.registered.send_replace(Some(Arc::new(large())));
+    }
+
+    /// With static pods, and not registered yet.
+    async fn sourced(
+        api: &Api,
+        root: &Path,
+        registries: &[&str],
+        cgroups: Option<Cgroups>,
+        statics: Vec<Static>,
+    ) -> Self {
         let privileged = cgroups.is_some();
         // Done by the first test of the process; the others find it done.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -88,12 +109,15 @@ impl Agent {
                 .into(),
             sync: Duration::from_secs(60),
             longest_backoff: Duration::from_secs(300),
+            requests: Limit::default(),
+            events: Limit::default(),
         };
-        let (registered, node) = watch::channel(Some(Arc::new(large())));
+        let (registered, node) = watch::channel(None);
         let (starved, short) = watch::channel(Vec::new());
         let (shutting, is_shutting) = watch::channel(false);
         let inputs = Inputs { node, starved: short, shutting: is_shutting };
-        let (pods, runner) = Pods::new(api.client(), config, images, inputs);
+        let sources = Sources { cluster: Some(api.client()), statics, orders: None };
+        let (pods, runner) = Pods::new(sources, config, images, inputs);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let Err(error) = runner.run().await;
@@ -106,7 +130,7 @@ impl Agent {
 /// A node that has room.
 fn large() -> Node {
     let node = json!({
-        "metadata": {"name": "n1"},
+        "metadata": {"name": "n1", "uid": "node-uid"},
         "status": {"allocatable": {"cpu": "8", "memory": "8Gi", "ephemeral-storage": "8Gi", "pods": "110"}},
     });
     serde_json::from_value(node).unwrap()

@@ -1,0 +1,61 @@
+//! How often the API server is asked, under the kubelet's names and with its defaults.
+
+use nodule_pod::Limit;
+
+use super::kubelet::Kubelet;
+
+/// `kubeAPIQPS` and `kubeAPIBurst`. 0 means the default, less than 0 no limit.
+pub(super) fn requests(kubelet: &Kubelet) -> Limit {
+    let default = Limit::default();
+    let qps = match kubelet.kube_api_qps {
+        None | Some(0) => default.qps,
+        Some(qps) => u32::try_from(qps).ok(),
+    };
+    let burst = kubelet.kube_api_burst.filter(|burst| *burst > 0);
+    Limit { qps, burst: burst.unwrap_or(default.burst) }
+}
+
+/// `eventRecordQPS` and `eventBurst`. Here 0 means no limit.
+pub(super) fn events(kubelet: &Kubelet) -> Limit {
+    let default = Limit::default();
+    let qps = match kubelet.event_record_qps {
+        None => default.qps,
+        Some(qps) => Some(qps).filter(|qps| *qps > 0),
+    };
+    let burst = kubelet.event_burst.filter(|burst| *burst > 0);
+    Limit { qps, burst: burst.unwrap_or(default.burst) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::File;
+    use super::*;
+
+    #[test]
+    fn rates_are_the_kubelets() {
+        let of = |fields: &str| {
+            let text = format!(
+                "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n{fields}"
+            );
+            let kubelet = File::parse(&text).unwrap().kubelet;
+            let pair = |limit: Limit| (limit.qps, limit.burst);
+            (pair(requests(&kubelet)), pair(events(&kubelet)))
+        };
+        let default = (Some(50), 100);
+        for (fields, expected) in [
+            ("", (default, default)),
+            ("kubeAPIQPS: 0\nkubeAPIBurst: 0\neventBurst: 0\n", (default, default)),
+            ("kubeAPIQPS: 5\nkubeAPIBurst: 7\n", ((Some(5), 7), default)),
+            ("kubeAPIQPS: -1\neventRecordQPS: 0\n", ((None, 100), (None, 100))),
+            ("eventRecordQPS: 3\neventBurst: 4\n", (default, (Some(3), 4))),
+        ] {
+            assert_eq!(of(fields), expected, "{fields}");
+        }
+        for wrong in ["eventRecordQPS: -1\n", "eventBurst: -1\n", "kubeAPIBurst: -1\n"] {
+            let text = format!(
+                "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n{wrong}"
+            );
+            assert!(File::parse(&text).is_err(), "{wrong}");
+        }
+    }
+}
