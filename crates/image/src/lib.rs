@@ -30,7 +30,9 @@ mod error;
 mod flight;
 mod glob;
 mod image;
+mod import;
 mod keyring;
+mod layout;
 mod manifest;
 mod partial;
 mod platform;
@@ -47,6 +49,7 @@ pub use classify::Packaging;
 pub use compile::{CompileError, Compiled};
 pub use error::PullError;
 pub use image::{Image, Settings};
+pub use import::{ImportError, Local};
 pub use keyring::{Keyring, SecretError};
 pub use reference::{InvalidReference, Reference};
 pub use retry::Retry;
@@ -225,6 +228,14 @@ impl Images {
     /// [`PullError`] says what a user can do.
     pub async fn pull(&self, reference: &Reference, keyring: &Keyring) -> Result<Image, PullError> {
         self.0.pull(reference, keyring).await
+    }
+
+    /// Takes up what lies on this machine as an image of a name that says what is in it, for `find`.
+    ///
+    /// # Errors
+    /// [`ImportError`] names the path and what is wrong there.
+    pub async fn import(&self, local: &Local) -> Result<Image, ImportError> {
+        self.0.import(local).await
     }
 
     /// The compiled program of an image: compiled now, if it was not before or what is there is not as it was sealed.

@@ -61,11 +61,20 @@ impl Inner {
         credential: Option<&Credential>,
     ) -> Result<Image, Problem> {
         let repository = Repository::new(&self.http, &self.config, reference, credential);
-        let top = self.manifest(&repository, reference.target(), reference.digest()).await?;
+        self.pull_from(&repository, reference).await
+    }
+
+    /// Pulls from this repository, which is the reference's.
+    pub(crate) async fn pull_from(
+        &self,
+        repository: &Repository<'_>,
+        reference: &Reference,
+    ) -> Result<Image, Problem> {
+        let top = self.manifest(repository, reference.target(), reference.digest()).await?;
         let digest = top.digest.clone();
         let record = match self.store.record(&digest) {
             Some(record) => record,
-            None => self.fetch(&repository, top).await?,
+            None => self.fetch(repository, top).await?,
         };
         let (store, name, meant) = (self.store.clone(), reference.clone(), digest.clone());
         blocking(move || store.put_name(&name, &meant)).await?;

@@ -13,6 +13,7 @@ use crate::auth::{Account, authorized};
 use crate::digest::Digest;
 use crate::error::Problem;
 use crate::keyring::Credential;
+use crate::layout::Layout;
 use crate::reference::Reference;
 use crate::transport::{self, Security};
 use crate::{Config, Patience, manifest};
@@ -26,6 +27,8 @@ pub(crate) struct Repository<'c> {
     url: String,
     /// What the last challenge was answered with.
     authorization: Mutex<Option<HeaderValue>>,
+    /// Where the content is a folder of this machine: nobody else is asked.
+    layout: Option<Layout>,
 }
 
 /// The body of a blob, from `offset` on.
@@ -50,11 +53,25 @@ impl<'c> Repository<'c> {
             account: Account::new(reference, credential, security),
             url: format!("{scheme}://{host}/v2/{}", reference.repository()),
             authorization: Mutex::default(),
+            layout: None,
         }
+    }
+
+    /// The content of a folder, under a name of this machine's.
+    pub(crate) fn folder(
+        http: &'c reqwest::Client,
+        config: &'c Config,
+        reference: &Reference,
+        layout: Layout,
+    ) -> Self {
+        Self { layout: Some(layout), ..Self::new(http, config, reference, None) }
     }
 
     /// Reads a manifest by tag or digest, up to `limit` bytes of it.
     pub(crate) async fn manifest(&self, target: &str, limit: u64) -> Result<Vec<u8>, Problem> {
+        if let Some(layout) = &self.layout {
+            return layout.manifest(target, limit).await;
+        }
         let url = format!("{}/manifests/{target}", self.url);
         let response = self.get(&url, (ACCEPT, HeaderValue::from_static(manifest::ACCEPT))).await?;
         transport::body(response, "the manifest", limit, self.patience).await
@@ -62,6 +79,9 @@ impl<'c> Repository<'c> {
 
     /// Asks for a blob from `offset` on; a registry may send all of it all the same.
     pub(crate) async fn blob(&self, digest: &Digest, offset: u64) -> Result<Body, Problem> {
+        if let Some(layout) = &self.layout {
+            return Ok(Body { offset: 0, response: layout.blob(digest).await? });
+        }
         let url = format!("{}/blobs/{digest}", self.url);
         if offset > 0 {
             let range = HeaderValue::try_from(format!("bytes={offset}-"));

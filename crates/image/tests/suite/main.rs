@@ -10,6 +10,8 @@ mod endings;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod imports;
+#[cfg(test)]
 mod node;
 #[cfg(test)]
 mod pulls;
