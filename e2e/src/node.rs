@@ -9,6 +9,9 @@ use crate::credentials::{ADDRESS, Credentials};
 use crate::pki::write_private;
 use crate::{kubeconfig, ports};
 
+/// The folder of its static pods, in its own.
+const MANIFESTS: &str = "manifests";
+
 /// What a node is made for.
 pub struct Plan<'a> {
     /// Its name.
@@ -39,11 +42,14 @@ impl Node {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         let node =
             Self { folder: folder.to_owned(), name: plan.name.to_owned(), port: ports::free()? };
+        let manifests = node.file(MANIFESTS);
+        fs::create_dir_all(&manifests)
+            .with_context(|| format!("create {}", manifests.display()))?;
         let Credentials { client, serving, authority } = plan.credentials;
         kubeconfig::write(&node.file("kubeconfig"), plan.server, authority, client)?;
         serving.write(folder, "serving")?;
         write_private(&node.file("ca.crt"), authority)?;
-        write_private(&node.file("config.yaml"), &configuration(plan))?;
+        write_private(&node.file("config.yaml"), &configuration(plan, &manifests))?;
         Ok(node)
     }
 
@@ -82,13 +88,14 @@ impl Node {
     }
 }
 
-fn configuration(plan: &Plan<'_>) -> String {
+fn configuration(plan: &Plan<'_>, manifests: &Path) -> String {
     let registries: String = plan.plain_http.iter().map(|host| format!("- {host}\n")).collect();
     format!(
         "apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 address: {ADDRESS}
 maxPods: {}
+staticPodPath: {}
 # Amounts, where the defaults are shares: whoever tries this has other things on the disk, too.
 evictionHard:
   memory.available: 100Mi
@@ -99,6 +106,8 @@ apiVersion: nodule.dev/v1alpha1
 kind: NoduleConfiguration
 plainHTTPRegistries:
 {registries}{}",
-        plan.max_pods, plan.configuration
+        plan.max_pods,
+        manifests.display(),
+        plan.configuration
     )
 }

@@ -15,6 +15,7 @@ mod outage;
 mod pod;
 mod restart;
 mod scale;
+mod statics;
 mod stop;
 mod storage;
 mod workload;
