@@ -85,7 +85,7 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
 }
 
 /// Said at once, and not by each pod.
-fn has_sandbox(pods: &nodule_pod::Config) -> Result<()> {
+pub(crate) fn has_sandbox(pods: &nodule_pod::Config) -> Result<()> {
     let sandbox = pods.sandbox.display();
     ensure!(
         pods.sandbox.is_file(),

@@ -2,11 +2,15 @@ use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Parser, ValueEnum};
 
+/// What the same program does without a cluster.
+const ALONE: &str =
+    "Without a cluster: nodule run POD.yaml, and nodule ps, logs, stop, rm; see nodule run --help.";
+
 /// A Kubernetes node agent that runs WebAssembly.
 ///
 /// The flags are the kubelet's. A flag wins over the same setting in the configuration file.
 #[derive(Debug, Parser)]
-#[command(name = "nodule", version = concat!(env!("CARGO_PKG_VERSION"), " (Kubernetes v1.36)"))]
+#[command(name = "nodule", after_help = ALONE, version = concat!(env!("CARGO_PKG_VERSION"), " (Kubernetes v1.36)"))]
 pub(crate) struct Arguments {
     /// How to reach the API server, and as whom.
     #[arg(long, value_name = "FILE")]

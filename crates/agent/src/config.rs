@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use clap::Parser;
 use k8s_openapi::api::core::v1::Taint;
 use nodule_api::{Authorization, Pem, Tls};
 use nodule_node::{Periods, Reserved, Thresholds, quantity};
@@ -55,6 +56,10 @@ const USERS: u32 = 1_000_000;
 const LAST_USER: u32 = i32::MAX as u32;
 /// Where systemd-logind is told how long a shutdown may wait: last, as the kubelet's own.
 const LOGIND: &str = "/etc/systemd/logind.conf.d/99-nodule.conf";
+/// The users of pods without a cluster: after those of a node's.
+const FIRST_LOCAL_USER: u32 = FIRST_USER + USERS;
+/// Their cgroup, which the agent makes.
+const LOCAL_GROUP: &str = "nodule";
 /// What the node says that it is. Programs may import WASI preview 1 and preview 2.
 const ARCH: &str = "wasm32-wasi";
 const OS: &str = "wasi";
@@ -115,6 +120,45 @@ fn shutdown(pods: &nodule_pod::Config) -> Option<nodule_node::Shutdown> {
         delay: shutdown::delay(&pods.shutdown)?,
         drop_in: LOGIND.into(),
     })
+}
+
+/// What an agent without a cluster is to do.
+pub(crate) struct Alone {
+    pub(crate) images: nodule_image::Config,
+    pub(crate) pods: nodule_pod::Config,
+    pub(crate) log: Log,
+}
+
+impl Settings {
+    /// For an agent without a cluster, which keeps everything below these folders. Beside the agent of a node on the same
+    /// machine it is another: it has users and cgroups of its own.
+    pub(crate) fn local(
+        root: &Path,
+        run: &Path,
+        logs: &Path,
+        mut file: File,
+        host: &Host,
+    ) -> Result<Alone> {
+        file.nodule.pod_users.first.get_or_insert(FIRST_LOCAL_USER);
+        file.kubelet.cgroup_root.get_or_insert_with(|| LOCAL_GROUP.into());
+        if !host.is_root {
+            file.kubelet.cgroups_per_qos.get_or_insert(false);
+        }
+        let arguments = Arguments {
+            root_dir: root.to_owned(),
+            run_dir: Some(run.to_owned()),
+            pod_logs_dir: Some(logs.to_owned()),
+            container_logs_dir: Some(root.join("containers")),
+            healthz_port: Some(0),
+            ..Arguments::parse_from(["nodule", "--kubeconfig=none"])
+        };
+        let (name, addresses) = (name(&arguments, host)?, addresses(&arguments, host)?);
+        Ok(Alone {
+            images: images(&arguments, &file, host)?,
+            pods: pods(&arguments, &file, host, &name, &addresses)?,
+            log: log(&arguments, &file),
+        })
+    }
 }
 
 /// What the operator relies on and this agent does not do is no warning.
@@ -386,8 +430,6 @@ fn periods(kubelet: &Kubelet) -> Result<Periods> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
 
     const KUBELET: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";

@@ -1,16 +1,37 @@
 use std::{
+    fmt,
     fs::{self, File, TryLockError},
     io::{Read, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 /// Holds a root directory for this agent, as long as it lives. The kernel gives it back however the agent ends; the
 /// sandboxes, which live on, do not inherit it.
 pub(crate) struct Lock {
     _file: File,
 }
+
+/// That another agent holds it.
+#[derive(Debug)]
+pub(crate) struct Held {
+    holder: String,
+    root: PathBuf,
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { holder, root } = self;
+        let root = root.display();
+        write!(
+            f,
+            "another agent (process {holder}) uses root directory {root}: end it, or choose another with --root-dir"
+        )
+    }
+}
+
+impl std::error::Error for Held {}
 
 impl Lock {
     /// Makes the root directory if need be.
@@ -28,11 +49,9 @@ impl Lock {
             .with_context(place)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!(
-                "another agent (process {}) uses root directory {}: end it, or choose another with --root-dir",
-                holder(&mut file),
-                root.display()
-            ),
+            Err(TryLockError::WouldBlock) => {
+                return Err(Held { holder: holder(&mut file), root: root.to_owned() }.into());
+            }
             Err(TryLockError::Error(error)) => return Err(error).with_context(place),
         }
         file.set_len(0)

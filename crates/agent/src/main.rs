@@ -18,6 +18,7 @@ mod client;
 mod config;
 mod host;
 mod inventory;
+mod local;
 mod lock;
 mod pressure;
 mod shutdown;
@@ -29,6 +30,7 @@ use crate::{
     cli::Arguments,
     config::{File, Settings},
     host::Host,
+    local::{COMMANDS, Local},
 };
 
 /// Nothing here computes: two threads keep one that is held up from holding up all.
@@ -36,27 +38,37 @@ const THREADS: usize = 2;
 
 /// A usage error ends with 2, as clap has it; any other with 1 and one line that names causes, too.
 fn main() -> ExitCode {
-    match start(Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Nothing is left to tell if standard error is gone.
-            let _ = writeln!(io::stderr(), "nodule: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let result = match std::env::args_os().nth(1) {
+        Some(word) if COMMANDS.iter().any(|command| word == *command) => alone(Local::parse()),
+        _ => start(Arguments::parse()).map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        // Nothing is left to tell if standard error is gone.
+        let _ = writeln!(io::stderr(), "nodule: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Without a cluster.
+fn alone(local: Local) -> Result<ExitCode> {
+    within(local::main(local))
+}
+
+fn within<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let result = runtime.block_on(work);
+    // Not waiting for threads that are held up by a disk.
+    runtime.shutdown_background();
+    result
 }
 
 fn start(arguments: Arguments) -> Result<()> {
     let file = arguments.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
     let settings = Settings::new(arguments, file, &Host::look()?)?;
     telemetry::start(settings.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(THREADS)
-        .enable_all()
-        .build()
-        .context("start the runtime")?;
-    let result = runtime.block_on(agent::run(settings));
-    // Not waiting for threads that are held up by a disk.
-    runtime.shutdown_background();
-    result
+    within(agent::run(settings))
 }

@@ -78,7 +78,7 @@ enum Cause {
     #[error("keep it")]
     Keep(#[source] StoreError),
     #[error("take it up")]
-    Pull(#[source] PullError),
+    Pull(#[source] Box<PullError>),
 }
 
 #[derive(Deserialize)]
@@ -145,7 +145,9 @@ impl Inner {
         let layout = Layout { folder, limit: self.config.limits.wasm };
         let repository = Repository::folder(&self.http, &self.config, &reference, layout);
         let pulled = Box::pin(self.pull_from(&repository, &reference)).await;
-        pulled.map_err(|problem| Cause::Pull(PullError::new(&reference, problem, Vec::new())))
+        pulled.map_err(|problem| {
+            Cause::Pull(Box::new(PullError::new(&reference, problem, Vec::new())))
+        })
     }
 }
 

@@ -1,0 +1,66 @@
+//! The agent in the background: the pods, and the socket where commands ask.
+
+use anyhow::{Context, Result, anyhow};
+use nodule_image::Images;
+use nodule_pod::{Inputs, Pods, Sources};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use super::place::Place;
+use super::server::{Server, listen};
+use crate::config::{File, Settings};
+use crate::host::Host;
+use crate::lock::Lock;
+use crate::telemetry;
+
+/// Orders that wait for the runner.
+const QUEUE: usize = 64;
+/// Where the pods of this agent have their cgroups: apart from those of a node's agent, which removes what it does not know.
+const GROUP: &str = "/sys/fs/cgroup/nodule";
+
+/// Looks after the pods until nothing runs and nobody asks. Pods outlive it in any case.
+pub(crate) async fn run(place: &Place) -> Result<()> {
+    // Not of the session of a terminal that may be closed, nor meant by its Ctrl-C. Who leads one already stays so.
+    let _ = rustix::process::setsid();
+    place.make()?;
+    let _lock = Lock::take(&place.root)?;
+    let file = place.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
+    let host = Host::look()?;
+    let settings = Settings::local(&place.root, &place.run, &place.logs(), file, &host)?;
+    telemetry::start(settings.log)?;
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        return Err(anyhow!("another TLS provider was installed first"));
+    }
+    if host.is_root {
+        // Without it pods have no cgroups, which is told where they are opened.
+        let _ = std::fs::create_dir(GROUP);
+    }
+    crate::agent::has_sandbox(&settings.pods)?;
+    let images = Images::open(settings.images).await.context("open the images")?;
+    let (orders, ordered) = mpsc::channel(QUEUE);
+    let sources = Sources { orders: Some(ordered), ..Sources::default() };
+    // There is no Node, nobody who measures this machine, and nobody who waits with its shutdown.
+    let inputs = Inputs {
+        node: watch::channel(None).1,
+        starved: watch::channel(Vec::new()).1,
+        shutting: watch::channel(false).1,
+    };
+    let (pods, runner) = Pods::new(sources, settings.pods, images.clone(), inputs);
+    let listener = listen(&place.socket())?;
+    info!(version = env!("CARGO_PKG_VERSION"), "starting without a cluster");
+
+    let mut terminate = signal(SignalKind::terminate()).context("listen to SIGTERM")?;
+    let server = Server { pods, orders, images, volumes: place.volumes() };
+    let ended = tokio::select! {
+        result = server.run(listener) => result,
+        result = runner.run() => Err(result.err().map_or_else(|| anyhow!("the pods"), Into::into)),
+        _ = terminate.recv() => Ok(()),
+    };
+    if let Err(error) = &ended {
+        warn!(error = format!("{error:#}"), "the agent ends; pods run on");
+    }
+    // The next one makes its own; a command that meets none starts one.
+    let _ = std::fs::remove_file(place.socket());
+    ended
+}
