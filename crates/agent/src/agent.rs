@@ -28,12 +28,7 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
         log: _,
         meaningless,
     } = settings;
-    if !meaningless.is_empty() {
-        warn!(
-            fields = meaningless.join(", "),
-            "these fields of the configuration have no effect here"
-        );
-    }
+    tell_meaningless(&meaningless);
     let _lock = Lock::take(&node.root)?;
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         return Err(anyhow!("another TLS provider was installed first"));
@@ -82,6 +77,13 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
         Ok(nodule_node::run(connections, node, inputs, outputs).await.map(|_| ())?)
     });
     supervisor.run().await
+}
+
+fn tell_meaningless(fields: &[String]) {
+    if !fields.is_empty() {
+        let fields = fields.join(", ");
+        warn!(fields, "these fields of the configuration have no effect here");
+    }
 }
 
 /// Said at once, and not by each pod.
