@@ -80,6 +80,15 @@ impl Place {
 }
 
 impl Node {
+    /// Ends all that runs.
+    async fn end(self, place: &Place) {
+        fs::remove_dir_all(&place.manifests).unwrap();
+        fs::create_dir(&place.manifests).unwrap();
+        // A folder that was replaced is looked at by the next agent.
+        drop(self);
+        place.node().await.has("no pod", <[Pod]>::is_empty).await;
+    }
+
     /// Waits for a pod that the agent itself knows.
     async fn has(&self, what: &str, holds: impl Fn(&[Pod]) -> bool) {
         on_disk(what, || holds(&self.agent.pods.list())).await;
@@ -112,6 +121,7 @@ async fn a_static_pod_runs_before_its_node_is_registered_and_is_mirrored_after()
     assert!(told.iter().all(|(_, body)| body["metadata"]["uid"] == meta["uid"]));
     // The mirror is no pod of its own.
     assert_eq!(node.agent.pods.list().len(), 1);
+    node.end(&place).await;
 }
 
 #[tokio::test]
@@ -133,6 +143,7 @@ async fn who_deletes_the_mirror_ends_nothing_and_gets_a_new_one() {
     let deletes = place.api.requests(&Method::DELETE, "/pods/web-n1");
     assert_eq!(deletes[0].1["gracePeriodSeconds"], 0);
     assert_eq!(deletes[0].1["preconditions"]["uid"], first["metadata"]["uid"]);
+    node.end(&place).await;
 }
 
 #[tokio::test]
@@ -186,6 +197,7 @@ async fn a_manifest_that_is_broken_ends_nothing_and_is_told_of() {
     assert_eq!(still["status"]["containerStatuses"][0]["restartCount"], 0);
     place.remove("a.yaml");
     place.api.until("no mirror", |api| api.pod("web-n1").is_none().then_some(())).await;
+    node.end(&place).await;
 }
 
 #[tokio::test]
@@ -208,6 +220,7 @@ async fn what_went_while_no_agent_was_there_ends_with_the_next_one() {
     let job = place.api.pod("job-n1").unwrap();
     assert_eq!(job["status"]["phase"], "Succeeded");
     assert_eq!(job["status"]["containerStatuses"][0]["restartCount"], 0);
+    node.end(&place).await;
 }
 
 #[tokio::test]
@@ -229,4 +242,5 @@ async fn a_mirror_that_somebody_writes_over_is_told_again() {
             (conditions == sent["status"]["conditions"]).then_some(())
         })
         .await;
+    node.end(&place).await;
 }
