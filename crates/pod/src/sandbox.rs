@@ -21,7 +21,6 @@ use nodule_sandbox_proto::frame::{self, Decoder, FrameError};
 use nodule_sandbox_proto::zygote::Order;
 use nodule_sandbox_proto::{
     Cause, Container, Exit, Fate, Process, Report, Request, Started, State, StateError, VERSION,
-    start_ticks,
 };
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tokio::io::unix::AsyncFd;
@@ -147,8 +146,7 @@ fn spawn(
         .spawn()
         .map_err(error)?;
     // The child is waited for by its pidfd: dropping `child` neither ends it nor waits for it.
-    let start_ticks = start_ticks(child.id()).ok().flatten().unwrap_or_default();
-    let process = Process { pid: child.id(), start_ticks };
+    let process = Process::of(child.id()).map_err(error)?;
     open(process, pidfd(process)?, place)
 }
 

@@ -11,21 +11,25 @@
 //! [`State`] for the files, [`Request`] and [`Report`] for the socket, [`frame`] for the bytes on it.
 
 mod block;
+mod boot;
 mod container;
 pub mod frame;
 mod http;
 mod message;
 mod net;
 mod outcome;
+mod process;
 mod state;
 pub mod zygote;
 
 pub use block::{Block, NoBlock};
+pub use boot::{Boot, NoBoot};
 pub use container::{Access, Container, Kind, Limits, Log, Mount, Program, Stdin, User};
 pub use http::{Http, Roots};
 pub use message::{Message, Report, Request};
 pub use net::{Host, Names, Net};
-pub use outcome::{Cause, Exit, Fate, MESSAGE_LIMIT, Process, Started, start_ticks};
+pub use outcome::{Cause, Exit, Fate, MESSAGE_LIMIT, Started};
+pub use process::Process;
 pub use state::{CONTAINER, EXIT, FATE, OUT, Out, PROCESS, STARTED, State, StateError};
 
 /// The version of the files and messages of this crate. It grows with every change that an older peer would

@@ -1,39 +1,11 @@
 //! What a sandbox answers: that the guest runs, and how it ended.
 
-use std::io;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
 /// The longest [`Exit::message`] in bytes: what Kubernetes keeps of a termination message.
 pub const MESSAGE_LIMIT: usize = 4096;
-
-/// A process of this machine: `process.json`, which the sandbox writes once, before anything of the guest's is near.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Process {
-    /// The process id.
-    pub pid: u32,
-    /// When that process began, in clock ticks since boot (field 22 of `/proc/PID/stat`, proc_pid_stat(5)). With the
-    /// process id it names one process until the next boot: a process id alone is used again.
-    pub start_ticks: u64,
-}
-
-impl Process {
-    /// The calling process.
-    pub fn here() -> io::Result<Self> {
-        let pid = std::process::id();
-        let start_ticks = start_ticks(pid)?.ok_or_else(|| {
-            io::Error::new(io::ErrorKind::NotFound, "/proc does not show this process")
-        })?;
-        Ok(Self { pid, start_ticks })
-    }
-
-    /// Whether the process is still there. Another process with the same id, and one that has ended and only waits for
-    /// its parent, are not.
-    pub fn is_alive(&self) -> io::Result<bool> {
-        Ok(start_ticks(self.pid)? == Some(self.start_ticks))
-    }
-}
 
 /// The guest is about to enter its first function: `started.json`, written once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,34 +28,6 @@ pub enum Fate {
     Code(i32),
     /// By this signal.
     Signal(i32),
-}
-
-/// When process `pid` began, in clock ticks since boot; none where there is no such process or it has ended.
-pub fn start_ticks(pid: u32) -> io::Result<Option<u64>> {
-    let stat = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => stat,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        // The process ended between open and read.
-        Err(error) if error.raw_os_error() == Some(ESRCH) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    parse_stat(&stat).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat: {stat:?}"))
-    })
-}
-
-/// "No such process", the same on every architecture of Linux.
-const ESRCH: i32 = 3;
-
-/// The outer option is none when the line is not understood, the inner one when the process has ended. The command's
-/// name, in parentheses, may itself hold blanks and parentheses, so that fields are counted from the last one.
-fn parse_stat(stat: &str) -> Option<Option<u64>> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?;
-    // The state is field 3, so field 22 is the 19th after it.
-    let ticks = fields.nth(18)?.parse().ok()?;
-    Some((!matches!(state, "Z" | "X" | "x")).then_some(ticks))
 }
 
 /// How a container ended: `exit.json`, written once, by the sandbox or, where that could not, by the agent.
@@ -163,37 +107,6 @@ fn cut(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn stat_is_read_after_the_last_parenthesis() {
-        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 123456 8 9";
-        assert_eq!(parse_stat(stat), Some(Some(123_456)));
-        assert_eq!(parse_stat(&stat.replace(") S", ") Z")), Some(None));
-        assert_eq!(parse_stat("7 (a) S 1 2"), None);
-        assert_eq!(parse_stat(""), None);
-    }
-
-    #[test]
-    fn this_process_is_alive_and_another_start_is_not() {
-        let here = Process::here().unwrap();
-        assert!(here.is_alive().unwrap());
-        assert!(!Process { start_ticks: here.start_ticks + 1, ..here }.is_alive().unwrap());
-    }
-
-    #[test]
-    fn an_ended_process_is_not_alive_even_before_it_is_reaped() {
-        let mut child = std::process::Command::new("true")
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        // The pipe ends when the process does, a little before it is a zombie.
-        io::copy(child.stdout.as_mut().unwrap(), &mut io::sink()).unwrap();
-        while start_ticks(child.id()).unwrap().is_some() {
-            std::thread::yield_now();
-        }
-        child.wait().unwrap();
-        assert_eq!(start_ticks(child.id()).unwrap(), None);
-    }
 
     #[test]
     fn a_message_is_cut_at_a_character() {

@@ -55,10 +55,15 @@ impl State {
         &self.folder
     }
 
+    /// The folder that the sandbox's user owns.
+    pub fn out(&self) -> PathBuf {
+        self.folder.join(OUT)
+    }
+
     /// Makes the folder, and in it the one that belongs to `user`: the agent, before anything is written. What a try that
     /// came to nothing has left there goes.
     pub fn create(&self, user: Option<&User>) -> Result<(), StateError> {
-        let out = self.folder.join(OUT);
+        let out = self.out();
         let create = |source| StateError::Write { path: out.clone(), source };
         for name in [PROCESS, FATE, EXIT] {
             forget(&self.folder.join(name)).map_err(create)?;
@@ -101,14 +106,14 @@ impl State {
 
     /// That the guest started; none if it has not. The sandbox's word.
     pub fn started(&self) -> Result<Option<Started>, StateError> {
-        load(self.folder.join(OUT).join(STARTED))
+        load(self.out().join(STARTED))
     }
 
     /// How the container ended; none if it has not, or if nobody could write it. The agent's word, or the sandbox's.
     pub fn exit(&self) -> Result<Option<Exit>, StateError> {
         match load(self.folder.join(EXIT))? {
             Some(exit) => Ok(Some(exit)),
-            None => Ok(load(self.folder.join(OUT).join(EXIT))?.map(Exit::bounded)),
+            None => Ok(load(self.out().join(EXIT))?.map(Exit::bounded)),
         }
     }
 
@@ -151,10 +156,17 @@ pub struct Out {
 impl Out {
     /// Opens the folder of `state`.
     pub fn open(state: &State) -> Result<Self, StateError> {
-        let path = state.folder.join(OUT);
+        let path = state.out();
         let folder =
             folder(&path).map_err(|source| StateError::Read { path: path.clone(), source })?;
         Ok(Self { folder, path })
+    }
+
+    /// Goes on in the same folder at another path, by another mount of it, and lets go of the first.
+    pub fn reopen(&mut self, path: &Path) -> Result<(), StateError> {
+        self.folder =
+            folder(path).map_err(|source| StateError::Read { path: path.to_owned(), source })?;
+        Ok(())
     }
 
     /// The folder, for who says what may be reached.

@@ -18,7 +18,7 @@ use crate::input::Input;
 use crate::jail::{Held, Jail};
 use crate::memory::{Budget, Memory};
 use crate::net::Network;
-use crate::output::Log;
+use crate::output::{self, Log};
 use crate::program::Program;
 use crate::random;
 
@@ -38,17 +38,20 @@ pub(crate) struct Given {
 }
 
 impl Given {
-    /// Opens all that `container`, whose state is in `state` and `out`, is given, and confines the process to it.
+    /// Opens all that `container`, whose state is in `state` and `out`, is given, and confines the process to it; `out`, too.
     /// The program comes beside it.
     pub(crate) fn new(
         base: &Base,
         container: Container,
         state: &State,
-        out: &Out,
+        out: &mut Out,
     ) -> Result<(Self, Program), StartError> {
         let mut jail = Jail::enter(&container)?;
-        let (log, folder) = Log::open(&container.log, container.user.as_ref())?;
-        let stage = jail.stage(&container.mounts, state.folder())?;
+        let logs = output::found(&container.log.path, container.user.as_ref())?;
+        let stage = jail.stage(&container.mounts, &[&state.out(), logs], state.folder())?;
+        let [its_out, logs] = stage.own.as_slice() else { return Err(StartError::Out) };
+        out.reopen(its_out)?;
+        let (log, folder) = Log::open(&container.log, logs)?;
         let files = Files::open(&stage)?;
         let program = Program::open(base, &container)?;
         let network = Network::new(&container.net);

@@ -45,6 +45,7 @@ const USAGE: u8 = 64;
 /// The program: what its arguments ask for, to the end of the process.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     process::close_inherited();
+    process::diagnose_panics();
     match Mode::parse(arguments) {
         Some(Mode::Run(folder)) => run::alone(&State::new(folder)),
         Some(Mode::Zygote) => zygote::serve(),

@@ -95,7 +95,7 @@ mod tests {
             max_files: 2,
         };
         let network = Network::new(&Net::default());
-        let log = Log::open(&log, None).unwrap().0;
+        let log = Log::open(&log, folder.path()).unwrap().0;
         let client = Client::new(Vec::new(), Arc::clone(&network), log);
         let wasi = WasiCtxBuilder::new().build_p1();
         let host = Host::new(wasi, memory, network, Arc::default(), Arc::new(client));

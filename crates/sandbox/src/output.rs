@@ -36,14 +36,15 @@ struct Open {
 }
 
 impl Log {
-    /// Opens the log that the agent has named, and its folder, which is made `user`'s: files are turned there later.
+    /// Opens the log that the agent has named, in `folder`, where the process finds the log's folder now. With it comes
+    /// that folder: files are turned there later.
     pub(crate) fn open(
         log: &nodule_sandbox_proto::Log,
-        user: Option<&User>,
+        folder: &Path,
     ) -> Result<(Self, OwnedFd), StartError> {
-        let folder = folder(&log.path, user)?;
-        let rotation = Rotation { max_size: log.max_size, max_files: log.max_files };
         let name = log.path.file_name().unwrap_or_default();
+        let folder = nodule_logs::folder(&folder.join(name))?;
+        let rotation = Rotation { max_size: log.max_size, max_files: log.max_files };
         let writer = Some(Writer::open(own(&folder, log)?, name, rotation)?);
         Ok((Self { open: Arc::new(Mutex::new(Open { writer, losing: false })) }, folder))
     }
@@ -77,14 +78,14 @@ impl Log {
     }
 }
 
-/// The folder of the log, `user`'s.
-fn folder(path: &Path, user: Option<&User>) -> Result<OwnedFd, StartError> {
+/// Makes the folder of the log at `path` and gives it to `user`. Returns where it is.
+pub(crate) fn found<'a>(path: &'a Path, user: Option<&User>) -> Result<&'a Path, StartError> {
     let folder = nodule_logs::folder(path)?;
     if let Some(user) = user {
         std::os::unix::fs::fchown(&folder, Some(user.uid), Some(user.gid))
             .map_err(|source| StartError::LogFolder(path.to_owned(), source))?;
     }
-    Ok(folder)
+    Ok(path.parent().unwrap_or(path))
 }
 
 /// One more descriptor of the folder.

@@ -2,11 +2,12 @@
 
 use std::ffi::CString;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{SigSet, Signal};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_acceptconn;
 
@@ -65,7 +66,35 @@ pub(crate) fn now() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// The longest that the diagnostics of a process become, in bytes: who makes it complain shall not fill the disk.
+const DIAGNOSTICS: u64 = 64 << 10;
+
 /// A line for whoever looks after the node, in `sandbox.log`. When even that cannot be written nobody can be told.
 pub(crate) fn diagnose(line: impl std::fmt::Display) {
-    _ = writeln!(io::stderr().lock(), "nodule-sandbox: {line}");
+    let mut errors = io::stderr().lock();
+    if is_full(errors.as_fd()) {
+        // It is written at its end, wherever that is.
+        _ = rustix::fs::ftruncate(errors.as_fd(), 0);
+        _ = writeln!(errors, "nodule-sandbox: what was said before this is not kept");
+    }
+    _ = writeln!(errors, "nodule-sandbox: {}", brief(&line.to_string()));
+}
+
+/// Has panics told as everything else is.
+pub(crate) fn diagnose_panics() {
+    std::panic::set_hook(Box::new(|panic| diagnose(panic)));
+}
+
+/// Whether the diagnostics are a file that has become too long.
+fn is_full(errors: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstat(errors).is_ok_and(|file| {
+        let is_file = FileType::from_raw_mode(file.st_mode) == FileType::RegularFile;
+        is_file && u64::try_from(file.st_size).unwrap_or(u64::MAX) > DIAGNOSTICS
+    })
+}
+
+/// The beginning of a line that is too long to be told whole.
+fn brief(line: &str) -> &str {
+    const LONGEST: usize = 8 << 10;
+    line.get(..line.floor_char_boundary(LONGEST)).unwrap_or(line)
 }

@@ -22,12 +22,12 @@ pub(crate) fn alone(state: &State) -> ExitCode {
 /// is given. Then the process confines itself, and only then is there another thread, and only then a guest.
 pub(crate) fn run(base: Result<Base, StartError>, state: &State) -> ExitCode {
     let named = introduce(state);
-    let out = Out::open(state).map_err(StartError::from);
+    let mut out = Out::open(state).map_err(StartError::from);
     let container = state.container();
     let id = container.as_ref().map_or_else(|_| String::new(), |container| container.id.clone());
     process::name(&id);
     let given = named.and(base).and_then(|base| {
-        let out = out.as_ref().map_err(|_| StartError::Out)?;
+        let out = out.as_mut().map_err(|_| StartError::Out)?;
         Given::new(&base, container?, state, out)
     });
     let control = serve(id, given.as_ref().ok().map(|(given, _)| given));

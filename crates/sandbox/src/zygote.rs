@@ -16,7 +16,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use nodule_sandbox_proto::zygote::{Order, Reply, receive, send};
-use nodule_sandbox_proto::{Fate, Process, State, VERSION, start_ticks};
+use nodule_sandbox_proto::{Fate, Process, State, VERSION};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
@@ -184,9 +184,8 @@ impl Zygote {
         let (number, pid) = named.ok_or_else(|| Error::Look(io::ErrorKind::InvalidData.into()))?;
         let pidfd =
             pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(|error| Error::Look(error.into()))?;
-        // One that has ended already has no ticks to see any more; then the pidfd alone must do.
-        let ticks = start_ticks(number).map_err(Error::Look)?.unwrap_or_default();
-        let process = Process { pid: number, start_ticks: ticks };
+        // One that has ended already is known by the pidfd alone.
+        let process = Process::of(number).map_err(Error::Look)?;
         match send(agent.as_fd(), &Reply::Forked { process }, &[pidfd.as_fd()]) {
             // The agent is gone; the container is for the next one.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

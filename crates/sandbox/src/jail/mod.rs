@@ -3,7 +3,7 @@
 //! Four steps, in an order that each needs the one before it:
 //!
 //! 1. [`Jail::enter`]: into the container's cgroup, before anything of the guest's is read.
-//! 2. [`Jail::stage`]: mounts of its own, and in them the guest's and nothing else.
+//! 2. [`Jail::stage`]: mounts of its own, and in them the guest's, the sandbox's own folders and nothing else.
 //! 3. [`Jail::confine`], when all is open and the program's code is mapped: the root is left ([`stage`]), then the user
 //!    ([`user`]), the limits of the process are set ([`limits`]) and what may be opened is said to the kernel
 //!    ([`landlock`]). All of this is for one thread, so that there must be no other yet.
@@ -12,6 +12,7 @@
 //! A layer that this machine or this user does not allow is missing and named; one that should be there and fails ends
 //! the process. SECURITY.md says what each is against.
 
+mod apart;
 mod cgroup;
 mod landlock;
 mod limits;
@@ -127,9 +128,15 @@ impl Jail {
         Ok(Self::default())
     }
 
-    /// Gives the process mounts of its own that hold the guest's. `state` is the state folder.
-    pub fn stage(&mut self, mounts: &[Mount], state: &Path) -> Result<Stage, JailError> {
-        let stage = Stage::build(mounts, state)?;
+    /// Gives the process mounts of its own that hold the guest's and the sandbox's `own` folders. `state` is the state
+    /// folder.
+    pub fn stage(
+        &mut self,
+        mounts: &[Mount],
+        own: &[&Path],
+        state: &Path,
+    ) -> Result<Stage, JailError> {
+        let stage = Stage::build(mounts, own, state)?;
         if !stage.is_apart() {
             self.lacks("mount namespace");
         }

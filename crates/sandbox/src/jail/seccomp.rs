@@ -75,6 +75,9 @@ fn guarded() -> Result<Rules, BackendError> {
         (libc::SYS_clone, vec![rule(0, SeccompCmpOp::MaskedEq(thread), thread)?]),
         (libc::SYS_ioctl, one_of(1, &controls)?),
         (libc::SYS_tgkill, one_of(0, &[myself])?),
+        // musl's raise(3), and so abort(3), which goes on with an instruction that faults where this is refused: of the
+        // main thread alone, whose number is the process's. A thread's could be another process's by then.
+        (libc::SYS_tkill, one_of(0, &[myself])?),
         // Of its others, F_SETOWN and F_SETSIG send any signal to any process of the same user.
         (libc::SYS_fcntl, one_of(1, DESCRIPTOR)?),
     ]))

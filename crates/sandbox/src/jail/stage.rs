@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::statvfs::{FsFlags, statvfs};
-use nix::unistd::{chdir, chroot, getegid, geteuid, pivot_root};
+use nix::unistd::{chdir, chroot, pivot_root};
 use nodule_sandbox_proto::{Access, Mount};
 use thiserror::Error;
 
 use super::JailError;
+use super::apart::{self, Apart};
 
 /// The folder below the state folder that the namespace's file system is mounted on.
 const FOLDER: &str = "files";
@@ -67,6 +67,17 @@ pub enum StageError {
         /// Why not.
         source: io::Error,
     },
+    /// A namespace was entered and is not whole: nothing may be done in it.
+    #[error("have mounts of its own")]
+    Apart(#[source] io::Error),
+    /// One of the sandbox's own folders.
+    #[error("mount the sandbox's own folder {}", path.display())]
+    Own {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// One of them.
     #[error("mount {} at {guest}", host.display())]
     Mount {
@@ -85,26 +96,30 @@ impl StageError {
     }
 }
 
-/// The guest's mounts where this process finds them.
+/// The guest's mounts and the sandbox's own folders where this process finds them.
 #[derive(Debug)]
 pub struct Stage {
     /// Folders, with paths of this process.
     pub mounts: Vec<Mount>,
+    /// The sandbox's own folders, in the order in which they were named. No guest is given one.
+    pub own: Vec<PathBuf>,
     /// The file system that holds them; none where this process may not have mounts of its own.
     root: Option<PathBuf>,
 }
 
 impl Stage {
-    /// Makes the mounts below the state folder `state`. Called before there is another thread: it changes what the process
-    /// sees of the file system.
-    pub(super) fn build(mounts: &[Mount], state: &Path) -> Result<Self, StageError> {
+    /// Makes the mounts below the state folder `state`, and those of the sandbox's own folders `own`. Called before there
+    /// is another thread: it changes what the process sees of the file system.
+    pub(super) fn build(mounts: &[Mount], own: &[&Path], state: &Path) -> Result<Self, StageError> {
         let (folders, files) = sort(mounts)?;
         let groups = group(&files, &folders)?;
-        match separate() {
-            Ok(()) => {}
+        match apart::separate().map_err(StageError::Apart)? {
+            Apart::Yes => {}
             // Folders can do without.
-            Err(_) if files.is_empty() => return Ok(Self::bare(folders)),
-            Err(source) => return Err(StageError::Namespace { count: files.len(), source }),
+            Apart::Refused(_) if files.is_empty() => return Ok(Self::bare(folders, own)),
+            Apart::Refused(source) => {
+                return Err(StageError::Namespace { count: files.len(), source });
+            }
         }
         let root = state.join(FOLDER);
         let folder = |source| StageError::Folder { path: root.clone(), source };
@@ -121,13 +136,19 @@ impl Stage {
             )
             .collect();
         let mounts = staged?;
+        let own: Result<Vec<_>, _> = own
+            .iter()
+            .enumerate()
+            .map(|(number, path)| keep(root.join(format!("own-{number}")), path))
+            .collect();
+        let own = own?;
         change(&root, INERT | MsFlags::MS_RDONLY | MsFlags::MS_REMOUNT).map_err(folder)?;
-        Ok(Self { mounts, root: Some(root) })
+        Ok(Self { mounts, own, root: Some(root) })
     }
 
-    /// The mounts as they are, for who may have none of its own.
-    pub fn bare(mounts: Vec<Mount>) -> Self {
-        Self { mounts, root: None }
+    /// The mounts and folders as they are, for who may have no mounts of its own.
+    pub fn bare(mounts: Vec<Mount>, own: &[&Path]) -> Self {
+        Self { mounts, own: own.iter().map(|path| (*path).to_owned()).collect(), root: None }
     }
 
     /// Whether the mounts are in a namespace of this process.
@@ -199,22 +220,6 @@ fn split(guest: &str) -> Option<(&str, &str)> {
     (named && folder.starts_with('/')).then_some((folder, name))
 }
 
-/// Gives the process mounts of its own, into which the host's still come but from which none go. Where only root may
-/// do that, it becomes the root of a user namespace that has but its own user.
-fn separate() -> io::Result<()> {
-    match unshare(CloneFlags::CLONE_NEWNS) {
-        Err(Errno::EPERM) => {
-            let (user, group) = (geteuid(), getegid());
-            unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
-            fs::write("/proc/self/setgroups", "deny")?;
-            fs::write("/proc/self/uid_map", format!("{user} {user} 1"))?;
-            fs::write("/proc/self/gid_map", format!("{group} {group} 1"))?;
-        }
-        other => other?,
-    }
-    change(Path::new("/"), MsFlags::MS_REC | MsFlags::MS_SLAVE)
-}
-
 /// Mounts the file system that holds the folders.
 fn found(root: &Path) -> io::Result<()> {
     fs::create_dir_all(root)?;
@@ -223,14 +228,23 @@ fn found(root: &Path) -> io::Result<()> {
 
 /// Mounts a folder, with all that is mounted below it, at `target`.
 fn lead(target: PathBuf, folder: &Mount) -> Result<Mount, StageError> {
-    let bind = || {
-        fs::create_dir(&target)?;
-        let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-        mount(Some(&folder.host), &target, None::<&str>, flags, None::<&str>)?;
-        hold(&target, folder.access)
-    };
-    bind().map_err(|source| StageError::mount(folder, source))?;
+    let bound = bind_folder(&target, &folder.host, folder.access);
+    bound.map_err(|source| StageError::mount(folder, source))?;
     Ok(Mount { host: target, guest: folder.guest.clone(), access: folder.access })
+}
+
+fn bind_folder(target: &Path, folder: &Path, access: Access) -> io::Result<()> {
+    fs::create_dir(target)?;
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+    mount(Some(folder), target, None::<&str>, flags, None::<&str>)?;
+    hold(target, access)
+}
+
+/// Mounts one of the sandbox's own folders at `target`: what is opened there leads no further than itself.
+fn keep(target: PathBuf, folder: &Path) -> Result<PathBuf, StageError> {
+    let bound = bind_folder(&target, folder, Access::ReadWrite);
+    bound.map_err(|source| StageError::Own { path: folder.to_owned(), source })?;
+    Ok(target)
 }
 
 /// Fills `folder` with a group's files.
@@ -274,7 +288,7 @@ fn kept(target: &Path) -> io::Result<MsFlags> {
 }
 
 /// Changes the flags of a mount.
-fn change(target: &Path, flags: MsFlags) -> io::Result<()> {
+pub(super) fn change(target: &Path, flags: MsFlags) -> io::Result<()> {
     Ok(mount(None::<&str>, target, None::<&str>, flags, None::<&str>)?)
 }
 

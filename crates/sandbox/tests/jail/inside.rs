@@ -20,6 +20,11 @@ pub(crate) const SEPARATOR: &str = " => ";
 #[ignore = "a probe: the other tests run it in a process of its own"]
 fn inside() {
     let Ok(stage) = std::env::var(STAGE) else { return };
+    match stage.as_str() {
+        "half-a-namespace" => return half_a_namespace(),
+        "abort" => return abort(),
+        _ => {}
+    }
     let world = World::new();
     let user = rustix::process::geteuid().is_root();
     let user = user.then(|| User { uid: 4242, gid: 4243, groups: vec![4244] });
@@ -40,6 +45,43 @@ fn inside() {
     println!();
     world.tell();
     tell("missing", format!("{missing:?}"));
+}
+
+/// A user who may have a namespace, but not finish it: without /proc nobody can say who is who in there.
+fn half_a_namespace() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("own");
+    fs::create_dir(&own).unwrap();
+    for path in [folder.path(), &own] {
+        std::os::unix::fs::chown(path, Some(4242), Some(4242)).unwrap();
+    }
+    unsafe {
+        assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0);
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        let none = std::ptr::null::<libc::c_void>();
+        assert_eq!(libc::mount(none.cast(), c"/".as_ptr(), none.cast(), private, none), 0);
+        assert_eq!(libc::umount2(c"/proc".as_ptr(), libc::MNT_DETACH), 0);
+        // For this thread alone, as the jail does.
+        assert_eq!(libc::syscall(libc::SYS_setresuid, 4242, 4242, 4242), 0);
+    }
+    let mut jail = Jail::default();
+    let stage = jail.stage(&[], &[&own], folder.path()).unwrap();
+    println!();
+    tell("own", stage.own[0] == own);
+    tell("user", unsafe { libc::geteuid() });
+    tell("write-to-own", File::create(own.join("file")).is_ok());
+    // For the folder to go.
+    drop(folder);
+}
+
+/// As musl does it.
+fn abort() {
+    let world = World::new();
+    let mut jail = Jail::default();
+    let held = Held { mounts: &world.stage.mounts, folders: &[&world.own] };
+    jail.confine(&world.stage, &held, None, Sockets::None).unwrap();
+    jail.seal(Sockets::None).unwrap();
+    unsafe { libc::syscall(libc::SYS_tkill, libc::getpid(), libc::SIGABRT) };
 }
 
 /// What a process holds that is about to be confined, and a descriptor that it should not.
@@ -66,16 +108,16 @@ impl World {
             Mount { host, guest: format!("/{name}"), access }
         });
         let free = std::env::var(STAGE).is_ok_and(|stage| stage == "free");
-        let stage = if free {
-            Stage::bare(mounts.to_vec())
-        } else {
-            Jail::default().stage(&mounts, folder.path()).unwrap()
-        };
-        let (held, read_only) = (open(&stage.mounts[0].host), open(&stage.mounts[1].host));
         let path = folder.path().join("own");
         fs::create_dir(&path).unwrap();
         std::os::unix::fs::chown(&path, Some(4242), Some(4243)).unwrap_or_default();
-        let own = open(&path);
+        let stage = if free {
+            Stage::bare(mounts.to_vec(), &[&path])
+        } else {
+            Jail::default().stage(&mounts, &[&path], folder.path()).unwrap()
+        };
+        let (held, read_only) = (open(&stage.mounts[0].host), open(&stage.mounts[1].host));
+        let own = open(&stage.own[0]);
         Self { stage, held, read_only, own, leak: open(Path::new("/")), folder }
     }
 
@@ -131,6 +173,12 @@ fn files(world: &World) {
         libc::symlinkat(c"/etc/shadow".as_ptr(), world.own.as_raw_fd(), c"0.log".as_ptr())
     };
     tried("link-in-own", link.into());
+    // Landlock has nothing to say of who only looks.
+    let above = c"../own/../read-only";
+    tried("look-above-own", unsafe {
+        let mut found = std::mem::zeroed();
+        libc::fstatat(world.own.as_raw_fd(), above.as_ptr(), &raw mut found, 0).into()
+    });
     tried("write-to-own", open_at(world.own.as_raw_fd(), c"file", create));
     tried("write-to-read-only", open_at(world.read_only.as_raw_fd(), c"new", create));
 }

@@ -18,17 +18,22 @@
 mod inside;
 
 use std::collections::BTreeMap;
-use std::process::Command;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Output};
 
 use inside::{SEPARATOR, STAGE};
 
-/// What the probes of a stage found, by name: "ok", or the number of an error.
-fn probe(stage: &str) -> BTreeMap<String, String> {
-    let output = Command::new(std::env::current_exe().unwrap())
+fn run(stage: &str) -> Output {
+    Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "inside::inside", "--ignored", "--nocapture", "--test-threads=1"])
         .env(STAGE, stage)
         .output()
-        .unwrap();
+        .unwrap()
+}
+
+/// What the probes of a stage found, by name: "ok", or the number of an error.
+fn probe(stage: &str) -> BTreeMap<String, String> {
+    let output = run(stage);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     let found = text.lines().filter_map(|line| line.split_once(SEPARATOR));
@@ -61,7 +66,14 @@ fn is_root() -> bool {
 #[test]
 fn before_it_is_confined_all_of_it_is_possible() {
     if is_root() {
-        let names = ["open", "open-below-a-leak", "write-to-read-only", "setuid", "mount"];
+        let names = [
+            "open",
+            "open-below-a-leak",
+            "look-above-own",
+            "write-to-read-only",
+            "setuid",
+            "mount",
+        ];
         assert_found(&probe("free"), &names.map(|name| (name, ok())));
     }
 }
@@ -81,6 +93,8 @@ fn what_is_confined_finds_no_files_but_its_own_and_is_nobody_else() {
             ("open-below-a-leak", error(libc::EACCES)),
             ("write-to-held", ok()),
             ("write-to-own", ok()),
+            // Its own folders lead to nothing beside them.
+            ("look-above-own", error(libc::ENOENT)),
             // Who collects logs shall not meet a link.
             ("link-in-own", error(libc::EACCES)),
             ("write-to-read-only", error(libc::EROFS)),
@@ -139,4 +153,22 @@ fn who_may_have_sockets_has_those_of_the_internet_and_no_others() {
             ("exec", error(libc::ENOSYS)),
         ],
     );
+}
+
+#[test]
+fn a_sealed_process_that_aborts_as_musl_does_ends() {
+    let output = run("abort");
+    assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{output:?}");
+}
+
+#[test]
+fn a_user_who_cannot_finish_a_namespace_stays_where_it_is() {
+    if is_root() {
+        let found = probe("half-a-namespace");
+        let yes = || "true".to_owned();
+        assert_found(
+            &found,
+            &[("own", yes()), ("user", "4242".to_owned()), ("write-to-own", yes())],
+        );
+    }
 }

@@ -7,7 +7,7 @@ use nodule_sandbox_proto::{Cause, Report, Request, Stdin, VERSION};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::guests::{both, module};
-use crate::setup::{Agent, Sandbox, Setup};
+use crate::setup::{Agent, Sandbox, Setup, until};
 
 /// A guest that waits for its standard input to end.
 fn held() -> Sandbox {
@@ -173,4 +173,25 @@ fn a_sandbox_without_free_descriptors_answers_when_there_are_some_again() {
     }
     prlimit(pid, Resource::Nofile, descriptors(1024)).unwrap();
     assert!(matches!(second.hear(), Some(Report::Hello { .. })));
+}
+
+#[test]
+fn a_sandbox_that_is_made_to_complain_does_not_fill_the_disk() {
+    let sandbox = held();
+    let diagnostics = sandbox.setup.folder.path().join("sandbox.log");
+    let mut longest = 0;
+    let told = until("the beginning to be dropped", || {
+        let mut agent = sandbox.connect();
+        agent.stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        assert_eq!(agent.hear(), None);
+        let text = std::fs::read_to_string(&diagnostics).unwrap();
+        longest = longest.max(text.len());
+        text.contains("is not kept").then_some(text)
+    });
+    assert!((64 << 10..80 << 10).contains(&longest), "{longest}");
+    assert!(told.len() < 1 << 10, "{told}");
+    let mut agent = sandbox.connect();
+    agent.greet();
+    agent.say(&Request::Stop);
+    assert_eq!(agent.ended().code, 0);
 }

@@ -116,7 +116,8 @@ impl Setup {
     /// Starts the sandbox on a state folder that the test has written.
     pub(crate) fn start_as_it_is(self) -> Sandbox {
         self.state().create(None).unwrap();
-        let diagnostics = File::create(self.folder.path().join("sandbox.log")).unwrap();
+        let diagnostics = self.folder.path().join("sandbox.log");
+        let diagnostics = File::options().append(true).create(true).open(diagnostics).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_nodule-sandbox"))
             .args(["run", "--state"])
             .arg(self.folder.path())

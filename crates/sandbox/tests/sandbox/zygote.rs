@@ -1,15 +1,17 @@
 //! Containers that are forks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use nodule_sandbox_proto::zygote::{Order, Reply, receive, send};
-use nodule_sandbox_proto::{Cause, Exit, Fate, Http, Process, Request, Stdin, VERSION};
+use nodule_sandbox_proto::{Access, Cause, Exit, Fate, Http, Process, Request, Stdin, VERSION};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, kill_process, pidfd_send_signal};
@@ -99,8 +101,8 @@ impl Forked {
     }
 
     /// What its descriptors are.
-    fn descriptors(&self) -> BTreeSet<String> {
-        descriptors(self.process.pid)
+    fn descriptors(&self) -> BTreeSet<Open> {
+        open_in(self.process.pid)
     }
 }
 
@@ -110,10 +112,36 @@ impl Drop for Forked {
     }
 }
 
-fn descriptors(pid: u32) -> BTreeSet<String> {
+/// A file that is open: its device and number, or of what has none of its own, its kind.
+type Open = (u64, u64, String);
+
+fn open_in(pid: u32) -> BTreeSet<Open> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-    let links = entries.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
-    links.map(|link| link.to_string_lossy().into_owned()).collect()
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.filter_map(|path| open(&path).ok()).collect()
+}
+
+fn open(path: &Path) -> std::io::Result<Open> {
+    let link = fs::read_link(path)?.to_string_lossy().into_owned();
+    let kind = link.strip_prefix("anon_inode:").unwrap_or_default().to_owned();
+    let file = fs::metadata(path)?;
+    Ok(if kind.is_empty() { (file.dev(), file.ino(), kind) } else { (0, 0, kind) })
+}
+
+/// How many descriptors of each kind a process has.
+fn kinds(pid: u32) -> BTreeMap<String, usize> {
+    let mut kinds = BTreeMap::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
+        let path = entry.unwrap().path();
+        let Ok((_, _, kind)) = open(&path) else { continue };
+        let kind = if kind.is_empty() {
+            format!("{:?}", fs::metadata(&path).unwrap().file_type())
+        } else {
+            kind
+        };
+        *kinds.entry(kind).or_default() += 1;
+    }
+    kinds
 }
 
 fn held() -> Setup {
@@ -166,17 +194,62 @@ fn a_fork_holds_nothing_of_the_zygotes_or_its_siblings() {
         agent.greet();
         agent.started();
     }
-    let own = |descriptors: BTreeSet<String>| -> BTreeSet<String> {
+    let own = |descriptors: BTreeSet<Open>| -> BTreeSet<Open> {
         // What is made anew each time has no number to tell one from the other.
-        descriptors.into_iter().filter(|link| !link.starts_with("anon_inode")).collect()
+        descriptors.into_iter().filter(|(_, _, kind)| kind.is_empty()).collect()
     };
     let [one, other] = [own(forks[0].descriptors()), own(forks[1].descriptors())];
-    let code = forks[0].setup.container.program.cwasm.display().to_string();
+    let code = fs::metadata(&forks[0].setup.container.program.cwasm).unwrap();
+    let code = (code.dev(), code.ino(), String::new());
     let shared: Vec<_> = one.intersection(&other).collect();
     assert_eq!(shared, [&code], "but the code that both run");
-    let zygotes = own(descriptors(zygote.child.id()));
-    let inherited: Vec<_> = one.union(&other).filter(|link| zygotes.contains(*link)).collect();
+    let zygotes = own(open_in(zygote.child.id()));
+    let inherited: Vec<_> = one.union(&other).filter(|file| zygotes.contains(*file)).collect();
     assert!(inherited.is_empty(), "{inherited:?}");
+}
+
+#[test]
+fn a_fork_has_the_descriptors_of_an_exec_and_no_other() {
+    let zygote = Zygote::start();
+    let forked = zygote.fork(held());
+    let executed = held().start();
+    let mut agents = [forked.connect(), executed.connect()];
+    for agent in &mut agents {
+        agent.greet();
+        agent.started();
+    }
+    // What both make for themselves; a signalfd of the zygote's, say, would be one more.
+    let (forked, executed) = (kinds(forked.process.pid), kinds(executed.child.id()));
+    assert_eq!(forked, executed);
+    assert!(executed.keys().any(|kind| kind.contains("eventfd")), "{executed:?}");
+}
+
+#[test]
+fn no_folder_that_a_container_holds_is_on_a_mount_of_the_hosts() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let zygote = Zygote::start();
+    let forked = zygote.fork(held().mount("/usr", "/usr", Access::ReadOnly));
+    let mut agent = forked.connect();
+    agent.greet();
+    agent.started();
+    let process = format!("/proc/{}", forked.process.pid);
+    let mounts = fs::read_to_string(format!("{process}/mountinfo")).unwrap();
+    let mounts: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').next()).collect();
+    let mut folders = 0;
+    for entry in fs::read_dir(format!("{process}/fd")).unwrap() {
+        let entry = entry.unwrap();
+        if fs::metadata(entry.path()).is_ok_and(|file| file.is_dir()) {
+            let number = entry.file_name().into_string().unwrap();
+            let info = fs::read_to_string(format!("{process}/fdinfo/{number}")).unwrap();
+            let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")).unwrap().trim();
+            assert!(mounts.contains(&mount), "{:?}: {info}{mounts:?}", fs::read_link(entry.path()));
+            folders += 1;
+        }
+    }
+    // Its mount, the one for what it says, and that of its log.
+    assert!(folders >= 3, "{folders}");
 }
 
 #[test]
