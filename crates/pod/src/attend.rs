@@ -11,10 +11,11 @@ use tracing::{debug, info, warn};
 use crate::ending::stops_at_once;
 use crate::epilogue;
 use crate::events::Kind;
+use crate::find::{self, Found};
 use crate::links::Links;
 use crate::order;
 use crate::record::Phase;
-use crate::sandbox::{self, Found, Place, Sandbox};
+use crate::sandbox::{self, Place, Sandbox};
 use crate::status;
 use crate::view::log_path;
 use crate::worker::{Notice, Worker};
@@ -54,7 +55,7 @@ impl Worker {
         let Some(place) = self.place(name) else { return false };
         self.unclear.remove(name);
         let noted = self.record.run(name).and_then(|run| run.process);
-        match sandbox::find(&place, noted).await {
+        match find::find(&place, noted).await {
             Ok(Found::Alive(sandbox)) => {
                 info!(container = name, "container adopted");
                 self.attend(name, sandbox);
@@ -84,7 +85,7 @@ impl Worker {
         let exit = Exit::new(Cause::Killed, message, None, Timestamp::now().as_millisecond());
         self.end(container, &exit);
         if let Some(end) = self.record.run_mut(container).and_then(|run| run.end.as_mut()) {
-            end.reason = Some("ContainerStatusUnknown".to_owned());
+            unknown(end);
         }
         self.save();
     }
@@ -227,5 +228,29 @@ fn terminated(
         started_at: exit.started_at.and_then(time).or(started.map(Time)),
         finished_at: time(exit.finished_at),
         signal: None,
+    }
+}
+
+/// Of an end that nobody saw. Its cgroup may have known more than its files: then it is not overwritten.
+fn unknown(end: &mut ContainerStateTerminated) {
+    if end.reason.as_deref() != Some("OOMKilled") {
+        end.reason = Some("ContainerStatusUnknown".to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_that_nobody_saw_is_unknown_unless_its_cgroup_knows() {
+        for (cause, reason) in
+            [(Cause::Killed, "ContainerStatusUnknown"), (Cause::OutOfMemory, "OOMKilled")]
+        {
+            let exit = Exit::new(cause, "", None, 5);
+            let mut end = terminated("id", None, &exit, false);
+            unknown(&mut end);
+            assert_eq!((end.reason.as_deref(), end.exit_code), (Some(reason), 137));
+        }
     }
 }

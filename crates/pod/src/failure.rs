@@ -15,7 +15,6 @@ use crate::worker::Worker;
 
 /// `status.reason` and `status.message` of a pod that has `Failed` by its node, and what goes with them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Failure {
     pub(crate) reason: String,
     pub(crate) message: String,

@@ -9,7 +9,8 @@
 //! It knows nothing of the Node object, of HTTP, or of what is inside an image or a sandbox.
 //!
 //! Read `source.rs` (where pods come from), `runner.rs` (one worker each), `worker.rs` (a pod's life), `sync.rs` (what it takes to run), `attend.rs`
-//! (its containers' processes), `sandbox.rs` (one process), `zygote.rs` (who forks it), `ending.rs`, in this order; beside
+//! (its containers' processes), `sandbox.rs` (one process), `find.rs` (one that an earlier agent began), `zygote.rs`
+//! (who forks it), `ending.rs`, in this order; beside
 //! them `publish.rs` and `mirror.rs` (what the API server is told), `admit.rs` (whether the node takes a pod on), `failure.rs` (why it ends one), `rerun.rs` (all containers anew), `ephemeral.rs`,
 //! `epilogue.rs` (a container's last words), `storage.rs` (what a pod may use of the disk), `groups.rs` (its cgroups) and
 //! `links.rs` (its logs, for collectors). `evict/` ends pods when the node runs short, `shutdown.rs` when it is shut down. What decides is pure and apart: `admission/`, `order.rs`, `restart.rs`, `env.rs`,
@@ -20,21 +21,27 @@ mod admit;
 mod attend;
 mod cluster;
 mod condition;
+mod conversation;
 mod correlate;
 mod ending;
 mod env;
 mod ephemeral;
 mod epilogue;
+mod epitaph;
 mod events;
 mod evict;
 mod failure;
+mod find;
 mod groups;
 mod host;
 mod layers;
+mod left;
 mod links;
+mod lost;
 mod mirror;
 mod network;
 mod order;
+mod orphans;
 mod pods;
 mod publish;
 mod pull;

@@ -95,7 +95,8 @@ impl Pods {
             }
             None => Events::logged(config.node.clone()),
         };
-        let zygote = Arc::new(Zygote::new(&config.sandbox, config.root.join("pods"), &config.run));
+        let pods_folder = config.root.join("pods");
+        let zygote = Arc::new(Zygote::new(config.start, &config.sandbox, pods_folder, &config.run));
         if config.start == Start::Fork {
             tasks.spawn(ZYGOTE, Arc::clone(&zygote).watch());
         }

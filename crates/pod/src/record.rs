@@ -4,7 +4,9 @@
 //! the machine ends every pod anyway, and the API server has their last status.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +18,9 @@ use serde::{Deserialize, Serialize};
 use crate::failure::Failure;
 use crate::restart::Backoff;
 
-/// The form of the record. A later agent reads every earlier form.
+/// The form of the record. A later agent reads every earlier form. Within one form fields may be added: an agent that does not
+/// know one ignores it and writes the record without it, so that its absence must always be safe, and what must not be ignored
+/// is a new form.
 const VERSION: u32 = 1;
 const FILE: &str = "record.json";
 
@@ -35,7 +39,6 @@ pub(crate) enum Phase {
 
 /// All that this node knows of a pod.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Record {
     version: u32,
     /// The pod as it was last acted on.
@@ -71,7 +74,6 @@ pub(crate) struct Stop {
 
 /// A container's runs.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct History {
     /// The newest.
     pub(crate) run: Option<Run>,
@@ -85,7 +87,6 @@ pub(crate) struct History {
 
 /// One run of a container: one process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Run {
     /// Counts from 0; `status.restartCount`.
     pub(crate) attempt: u32,
@@ -250,7 +251,17 @@ impl Folder {
 
     /// The state folder of one run of a container.
     pub(crate) fn run(&self, container: &str, attempt: u32) -> PathBuf {
-        self.path.join("containers").join(container).join(attempt.to_string())
+        self.containers().join(container).join(attempt.to_string())
+    }
+
+    /// The pod's UID.
+    pub(crate) fn uid(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Where the containers have their state folders.
+    pub(crate) fn containers(&self) -> PathBuf {
+        self.path.join("containers")
     }
 
     /// Where the pod's own volumes lie.
@@ -278,12 +289,12 @@ impl Folder {
     fn replace(&self, path: &Path, record: &Record) -> io::Result<()> {
         let temporary = path.with_extension("tmp");
         let text = serde_json::to_vec(record)?;
-        if let Err(error) = std::fs::write(&temporary, &text) {
+        if let Err(error) = write(&temporary, &text) {
             if error.kind() != io::ErrorKind::NotFound {
                 return Err(error);
             }
             std::fs::create_dir_all(&self.path)?;
-            std::fs::write(&temporary, &text)?;
+            write(&temporary, &text)?;
         }
         std::fs::rename(&temporary, path)
     }
@@ -299,6 +310,12 @@ impl Folder {
     }
 }
 
+/// Writes a file for the agent's user alone: a pod's spec may hold what is secret.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(bytes)
+}
+
 /// Removes a folder and what guests have put into it; it is no error if there is none. Blocking.
 pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     nodule_volume::remove(path).map_err(Error::Folder)
@@ -307,6 +324,7 @@ pub(crate) fn remove(path: &Path) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::{ContainerState, ContainerStateRunning};
+    use serde_json::json;
 
     use super::*;
 
@@ -337,6 +355,31 @@ mod tests {
             std::fs::read_to_string(&path).unwrap().replace("\"version\":1", "\"version\":9");
         std::fs::write(&path, text).unwrap();
         assert!(matches!(folder.load(), Err(Error::Version { found: 9, .. })));
+    }
+
+    #[test]
+    fn a_record_of_a_later_release_is_read_and_what_it_adds_is_ignored() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::new(root.path(), "u1");
+        let text = json!({
+            "version": VERSION, "pod": {"metadata": {"uid": "u1"}, "wings": 1}, "phase": "Terminating",
+            "start_time": "2026-01-01T00:00:00Z", "stop": {"since": "2026-01-01T00:00:00Z",
+            "grace": 3, "wings": 1}, "failure": {"reason": "r", "message": "m", "wings": 1},
+            "user": 7, "wings": 1, "containers": {"a": {"wings": 1, "last": null,
+            "backoff": {"seconds": 10, "since": "2026-01-01T00:00:00Z", "wings": 1}, "run": {"attempt": 2, "id": "ab", "image": "i",
+            "image_id": "d", "started": null, "end": null, "wings": 1,
+            "process": {"pid": 1, "start_ticks": 2, "wings": 1}}}},
+        });
+        std::fs::create_dir_all(root.path().join("pods/u1")).unwrap();
+        let path = root.path().join("pods/u1").join(FILE);
+        std::fs::write(&path, text.to_string()).unwrap();
+        let record = folder.load().unwrap();
+        let run = record.run("a").unwrap();
+        assert_eq!((record.user, run.attempt, run.process.unwrap().pid), (Some(7), 2, 1));
+        folder.save(&record).unwrap();
+        assert!(!std::fs::read_to_string(&path).unwrap().contains("wings"));
+        let mode = std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]

@@ -13,13 +13,14 @@ use kube::runtime::watcher::Event;
 use nodule_manifest::{MANIFEST, Set};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinSet};
-use tracing::{Instrument, error, info_span, warn};
+use tracing::{Instrument, info_span, warn};
 
 use crate::admission::Claim;
 use crate::cluster::{Listener, Word};
 use crate::events::Kind;
 use crate::failure::Failure;
 use crate::host::Host;
+use crate::left::Left;
 use crate::links::Links;
 use crate::mirror::{self, Mirrored, Mirrors, is_mirror};
 use crate::pods::{Cause, Error};
@@ -31,11 +32,13 @@ use crate::worker::{Desired, Worker};
 
 /// Looks after the pods. The one task that starts workers.
 pub struct Runner {
-    host: Arc<Host>,
+    pub(crate) host: Arc<Host>,
     views: Views,
     /// Each gives its pod's UID back when nothing of the pod is left.
     workers: JoinSet<String>,
     desired: HashMap<String, watch::Sender<Desired>>,
+    /// Pods that have a folder and no record that can be read, by UID, until it is known whether some source has them.
+    pub(crate) left: HashMap<String, Left>,
     /// The API server's pods.
     cluster: Listener,
     /// The UIDs of the list that is being received, mirrors' among them.
@@ -71,6 +74,7 @@ impl Runner {
             views,
             workers: JoinSet::new(),
             desired: HashMap::new(),
+            left: HashMap::new(),
             fresh: HashSet::new(),
             mirrors,
             ordered,
@@ -124,25 +128,28 @@ impl Runner {
 
     fn recall(&mut self) -> Result<(), record::Error> {
         let records = Folder::all(&self.host.config.root)?;
-        // All of them before a pod that has none takes one.
-        for user in records.iter().filter_map(|(_, record)| record.as_ref().ok()?.user) {
-            self.host.users.iter().for_each(|users| users.recall(user));
-        }
-        for record in records.iter().filter_map(|(_, record)| record.as_ref().ok()) {
-            if record.admitted && record.phase < Phase::Terminated {
-                let uid = record.pod.metadata.uid.as_deref().unwrap_or_default();
-                self.host.ledger.recall(uid, Claim::of(&record.pod));
-            }
-        }
+        let mut read = Vec::new();
         for (folder, record) in records {
             match record {
-                Ok(record) => self.begin(folder, record),
-                Err(error) => {
-                    error!(error = &error as &dyn std::error::Error, "pod record not read");
-                }
+                Ok(record) => read.push((folder, record)),
+                Err(error) => self.leave(folder, &error),
             }
         }
+        // All users are taken before a pod that has none takes one.
+        for user in read.iter().filter_map(|(_, record)| record.user) {
+            self.host.users.iter().for_each(|users| users.recall(user));
+        }
+        read.iter().for_each(|(_, record)| self.claim(record));
+        read.into_iter().for_each(|(folder, record)| self.begin(folder, record));
         Ok(())
+    }
+
+    /// Notes what a pod that was taken on has of the node.
+    pub(crate) fn claim(&self, record: &Record) {
+        if record.admitted && record.phase < Phase::Terminated {
+            let uid = record.pod.metadata.uid.as_deref().unwrap_or_default();
+            self.host.ledger.recall(uid, Claim::of(&record.pod));
+        }
     }
 
     fn see(&mut self, event: Event<Pod>) {
@@ -175,6 +182,7 @@ impl Runner {
             mirrors.seen.retain(|_, mirror| fresh(mirror));
             mirrors.synced = true;
         });
+        self.remove_left();
     }
 
     fn want(&mut self, mut pod: Pod) {
@@ -197,10 +205,14 @@ impl Runner {
     fn take_on(&mut self, pod: Arc<Pod>) {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let folder = Folder::new(&self.host.config.root, &uid);
-        self.begin(folder, Record::new(pod, Timestamp::now()));
+        let record = match self.left.remove(&uid) {
+            Some(left) => self.restore(&left, pod),
+            None => Record::new(pod, Timestamp::now()),
+        };
+        self.begin(folder, record);
     }
 
-    fn remove(&mut self, uid: &str) {
+    pub(crate) fn remove(&mut self, uid: &str) {
         if let Some(desired) = self.desired.get(uid) {
             desired.send_modify(|desired| desired.removed = true);
         }
@@ -244,6 +256,12 @@ impl Runner {
         }
         self.sets.insert(source, set);
         self.settle();
+        self.remove_left();
+    }
+
+    /// Whether the API server and every place of static pods have said which pods they have.
+    pub(crate) fn knows_all(&self) -> bool {
+        self.mirrors.borrow().synced && STATICS.iter().all(|place| self.sets.contains_key(place))
     }
 
     /// Ends the static pods that are not wanted, and begins those that are and whose name is free.
@@ -305,7 +323,7 @@ impl Runner {
         }
     }
 
-    fn begin(&mut self, folder: Folder, record: Record) {
+    pub(crate) fn begin(&mut self, folder: Folder, record: Record) {
         let meta = record.pod.metadata.clone();
         let uid = meta.uid.unwrap_or_default();
         let span = info_span!("pod", namespace = meta.namespace, name = meta.name, uid);

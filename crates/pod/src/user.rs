@@ -53,7 +53,7 @@ impl Users {
     }
 
     /// Whether `id` is one that pods are given.
-    fn holds(&self, id: u32) -> bool {
+    pub(crate) fn holds(&self, id: u32) -> bool {
         self.range.contains(&id)
     }
 }

@@ -4,13 +4,12 @@
 //! by an exec of the same program; where nobody can say whether the zygote has forked, it is not: two processes of one
 //! container would be worse than one that comes later.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -24,10 +23,14 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
-use crate::sandbox::watched;
+use crate::orphans::Orphans;
+use crate::sandbox::{own_log, watched};
 
 /// How long the zygote may take to answer: it does nothing but fork.
 const ANSWER: Duration = Duration::from_secs(10);
+/// How long a sandbox's start waits for one that is just being started. A try ends sooner: the zygote has [`ANSWER`] to say
+/// that it is ready.
+const RISING: Duration = Duration::from_secs(15);
 /// The waits between two tries to have a zygote: each twice the one before.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -53,10 +56,23 @@ pub(crate) struct Zygote {
     pods: PathBuf,
     /// The folder of its log.
     folder: PathBuf,
-    /// Written by the watch, and emptied by who finds it broken.
-    link: Mutex<Option<OwnedFd>>,
+    /// Written by the watch, and taken down by who finds it broken.
+    link: Mutex<Link>,
+    /// The link is not [`Link::Rising`] any more.
+    settled: Condvar,
     /// The link was found broken.
     lost: Notify,
+}
+
+/// Whether there is somebody to order from.
+#[derive(Debug)]
+enum Link {
+    /// Soon, or soon not.
+    Rising,
+    /// Yes.
+    Up(OwnedFd),
+    /// No.
+    Down,
 }
 
 /// What became of an order.
@@ -71,21 +87,28 @@ pub(crate) enum Fork {
 }
 
 impl Zygote {
-    /// No zygote yet; [`watch`](Self::watch) starts it.
-    pub(crate) fn new(program: &Path, pods: PathBuf, folder: &Path) -> Self {
+    /// No zygote yet; [`watch`](Self::watch) starts it. Where sandboxes are to be forks, the first of them wait for that.
+    pub(crate) fn new(start: Start, program: &Path, pods: PathBuf, folder: &Path) -> Self {
+        let link = match start {
+            Start::Fork => Link::Rising,
+            Start::Exec => Link::Down,
+        };
         Self {
             program: program.to_owned(),
             pods,
             folder: folder.to_owned(),
-            link: Mutex::default(),
+            link: Mutex::new(link),
+            settled: Condvar::new(),
             lost: Notify::new(),
         }
     }
 
     /// Has a container's process forked. Blocks.
     pub(crate) fn fork(&self, order: &Order, descriptors: &[BorrowedFd<'_>; 2]) -> Fork {
-        let mut link = self.link();
-        let Some(socket) = link.as_ref() else { return Fork::Refused };
+        let rising = |link: &mut Link| matches!(link, Link::Rising);
+        let settled = self.settled.wait_timeout_while(self.link(), RISING, rising);
+        let (mut link, _) = settled.unwrap_or_else(PoisonError::into_inner);
+        let Link::Up(socket) = &*link else { return Fork::Refused };
         if let Err(error) = send(socket.as_fd(), order, descriptors) {
             debug!(%error, "the zygote takes no orders");
             self.cut(&mut link);
@@ -110,18 +133,29 @@ impl Zygote {
         Fork::Unclear(error)
     }
 
-    fn link(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+    fn link(&self) -> MutexGuard<'_, Link> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Says what there is now, to those who wait for it, too.
+    fn set(&self, link: Link) {
+        *self.link() = link;
+        self.settled.notify_all();
+    }
+
     /// Lets go of the link. The zygote takes no order that it has not read.
-    fn cut(&self, link: &mut Option<OwnedFd>) {
-        *link = None;
+    fn cut(&self, link: &mut Link) {
+        *link = Link::Down;
         self.lost.notify_one();
     }
 
     /// Keeps a zygote running, for ever. Those that are gone had children that live on.
     pub(crate) async fn watch(self: Arc<Self>) {
+        let orphans = Orphans::default();
+        tokio::join!(self.keep(&orphans), orphans.bury());
+    }
+
+    async fn keep(self: &Arc<Self>, orphans: &Orphans) {
         // What a zygote leaves behind is waited for here, so that its end is known.
         if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
             debug!(%error, "sandboxes of a zygote that has died are init's");
@@ -130,12 +164,14 @@ impl Zygote {
         let mut told = false;
         loop {
             let since = Instant::now();
-            let zygote = Arc::clone(&self);
+            let zygote = Arc::clone(self);
+            self.set(Link::Rising);
             match tokio::task::spawn_blocking(move || zygote.raise()).await {
                 Ok(Ok(raised)) => {
                     info!(pid = raised.child.id(), "zygote is ready");
                     told = false;
                     self.attend(raised).await;
+                    orphans.may_come();
                 }
                 Ok(Err(error)) if !told => {
                     warn!(%error, "no zygote: sandboxes are started by an exec each");
@@ -144,6 +180,8 @@ impl Zygote {
                 Ok(Err(error)) => debug!(%error, "still no zygote"),
                 Err(error) => warn!(%error, "the start of a zygote was broken off"),
             }
+            // Whatever came of it, nobody is to wait for it any more.
+            self.set(Link::Down);
             wait = if since.elapsed() > LONGEST_WAIT { FIRST_WAIT } else { wait };
             sleep(wait).await;
             wait = (wait * 2).min(LONGEST_WAIT);
@@ -156,7 +194,7 @@ impl Zygote {
             _ = raised.pidfd.readable() => {}
             () = self.lost.notified() => {}
         }
-        self.link().take();
+        self.set(Link::Down);
         // A start that found it broken meanwhile has said so, too: not of the next one.
         let _ = self.lost.notified().now_or_never();
         // It may have ended already. One that was only cut off is ended: what it has not answered may be forked at any time.
@@ -180,7 +218,7 @@ impl Zygote {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let log = File::create(log)?;
+        let log = own_log(&log)?;
         let (ours, its) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         set_socket_timeout(&ours, Timeout::Recv, Some(ANSWER))?;
@@ -221,7 +259,7 @@ impl Zygote {
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or(io::ErrorKind::InvalidData)?;
         let pidfd = watched(pidfd_open(pid, PidfdFlags::NONBLOCK)?)?;
-        *self.link() = Some(socket);
+        self.set(Link::Up(socket));
         Ok(pidfd)
     }
 }

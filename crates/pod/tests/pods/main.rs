@@ -8,6 +8,7 @@
 )]
 
 mod admission;
+mod adoption;
 mod api;
 mod compilations;
 mod eviction;
@@ -58,7 +59,7 @@ impl Agent {
 
     /// With cgroups for its pods, too.
     async fn made(api: &Api, root: &Path, registries: &[&str], cgroups: Option<Cgroups>) -> Self {
-        let agent = Self::sourced(api, root, registries, cgroups, Vec::new()).await;
+        let agent = Self::sourced(api, root, registries, cgroups, Vec::new(), |_| ()).await;
         agent.register();
         agent
     }
@@ -68,6 +69,19 @@ impl Agent {
         self.registered.send_replace(Some(Arc::new(large())));
     }
 
+    /// With another configuration.
+    async fn changed(
+        api: &Api,
+        root: &Path,
+        registries: &[&str],
+        cgroups: Option<Cgroups>,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        let agent = Self::sourced(api, root, registries, cgroups, Vec::new(), change).await;
+        agent.register();
+        agent
+    }
+
     /// With static pods, and not registered yet.
     async fn sourced(
         api: &Api,
@@ -75,6 +89,7 @@ impl Agent {
         registries: &[&str],
         cgroups: Option<Cgroups>,
         statics: Vec<Static>,
+        change: impl FnOnce(&mut Config),
     ) -> Self {
         let privileged = cgroups.is_some();
         // Done by the first test of the process; the others find it done.
@@ -82,7 +97,7 @@ impl Agent {
         let mut config = nodule_image::Config::new(root.join("images"), program("NODULE_COMPILE"));
         config.plain_http = registries.iter().map(|host| (*host).to_owned()).collect();
         let images = Images::open(config).await.unwrap();
-        let config = Config {
+        let mut config = Config {
             node: "n1".to_owned(),
             addresses: vec!["127.0.0.1".to_owned()],
             root: root.to_owned(),
@@ -112,6 +127,7 @@ impl Agent {
             requests: Limit::default(),
             events: Limit::default(),
         };
+        change(&mut config);
         let (registered, node) = watch::channel(None);
         let (starved, short) = watch::channel(Vec::new());
         let (shutting, is_shutting) = watch::channel(false);

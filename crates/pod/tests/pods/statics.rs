@@ -50,7 +50,8 @@ impl Place {
         folder.spawn(Folder::new(self.manifests.clone(), "n1", period).watch(sender));
         let statics = vec![Static { source: "file", sets }];
         let registries = [self.registry.host.as_str()];
-        let agent = Agent::sourced(&self.api, self.root.path(), &registries, None, statics).await;
+        let agent =
+            Agent::sourced(&self.api, self.root.path(), &registries, None, statics, |_| ()).await;
         Node { agent, _folder: folder }
     }
 
