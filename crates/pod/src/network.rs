@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::{fs, io};
 
 use k8s_openapi::api::core::v1::{Pod, PodDNSConfig, PodSpec};
-use nodule_sandbox_proto::{Block, Host, Names, Net};
+use nodule_sandbox_proto::{self as proto, Block, Host, Names, Net, Roots};
 
 use crate::events::Kind;
 use crate::resolv;
@@ -40,6 +40,9 @@ pub struct Network {
     pub cluster_dns: Vec<IpAddr>,
     /// The cluster's domain (`clusterDomain`).
     pub cluster_domain: String,
+    /// Files of certificates in PEM that guests' outgoing HTTPS believes beside Mozilla's. Absolute; each is read when a
+    /// container starts.
+    pub roots: Vec<PathBuf>,
 }
 
 impl Worker {
@@ -62,6 +65,16 @@ impl Worker {
 }
 
 impl Network {
+    /// Whom a program of this kind believes: those of the node, and the pod's own. Modules of WASI 0.1 ask nobody.
+    pub(crate) fn roots(&self, kind: proto::Kind, own: Vec<Roots>) -> Vec<Roots> {
+        match kind {
+            proto::Kind::Module => Vec::new(),
+            proto::Kind::Component | proto::Kind::Proxy => {
+                self.roots.iter().cloned().map(Roots::File).chain(own).collect()
+            }
+        }
+    }
+
     /// What the node itself has, read anew for each container.
     fn node(&self) -> Result<Names, (PathBuf, io::Error)> {
         let mut names = Names::default();
@@ -187,6 +200,16 @@ mod tests {
             cluster_domain: "cluster.local".into(),
             ..Network::default()
         }
+    }
+
+    #[test]
+    fn components_believe_the_nodes_roots_and_their_own_and_modules_ask_nobody() {
+        let network = Network { roots: vec!["/ca.pem".into()], ..network() };
+        let own = || vec![Roots::Pem("own".into())];
+        let all = vec![Roots::File("/ca.pem".into()), Roots::Pem("own".into())];
+        assert_eq!(network.roots(proto::Kind::Component, own()), all);
+        assert_eq!(network.roots(proto::Kind::Proxy, own()), all);
+        assert_eq!(network.roots(proto::Kind::Module, own()), []);
     }
 
     fn node() -> Names {

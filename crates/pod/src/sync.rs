@@ -229,7 +229,7 @@ impl Worker {
             net: self.net()?,
             config: settings(&self.record.pod),
             http: (kind == proto::Kind::Proxy).then_some(http),
-            roots,
+            roots: config.network.roots(kind, roots),
             log: proto::Log {
                 path: PathBuf::new(),
                 max_size: config.log_max_size,

@@ -159,6 +159,7 @@ pub(crate) const NODULE: &[&str] = &[
     "labels.os",
     "network.deny",
     "network.denyDefaults",
+    "network.rootCertificates",
     "plainHTTPRegistries",
     "podUsers.count",
     "podUsers.first",

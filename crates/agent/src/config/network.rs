@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nodule_pod::{Block, Network};
 
 use super::File;
@@ -41,7 +41,15 @@ pub(super) fn network(arguments: &Arguments, file: &File) -> Result<Network> {
         }
         deny.extend(super::health(arguments, file).map(Block::one));
     }
+    let roots = wanted.root_certificates.clone();
+    if let Some(relative) = roots.iter().find(|path| !path.is_absolute()) {
+        bail!(
+            "field \"network.rootCertificates\": {} is no absolute path: write the whole one",
+            relative.display()
+        );
+    }
     Ok(Network {
+        roots,
         deny,
         resolv_conf: kubelet.resolv_conf.clone().unwrap_or_else(|| PathBuf::from(RESOLV_CONF)),
         cluster_dns: kubelet.cluster_dns.clone(),
@@ -88,6 +96,14 @@ mod tests {
         let error = read(&format!("{NODULE}network:\n  deny: [example.com]\n")).unwrap_err();
         let error = format!("{error:#}");
         assert!(error.contains("\"network.deny\"") && error.contains("example.com"), "{error}");
+    }
+
+    #[test]
+    fn roots_are_files_with_whole_paths() {
+        let roots = |list: &str| read(&format!("{NODULE}network:\n  rootCertificates: {list}\n"));
+        assert_eq!(roots("[/etc/ca.pem]").unwrap().roots, [PathBuf::from("/etc/ca.pem")]);
+        let error = format!("{:#}", roots("[ca.pem]").unwrap_err());
+        assert!(error.contains("network.rootCertificates") && error.contains("ca.pem"), "{error}");
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub(crate) struct Compile {
     pub(crate) parallel: Option<usize>,
 }
 
-/// What pods may not reach.
+/// What pods may not reach, and whom they believe.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Network {
@@ -70,6 +70,8 @@ pub(crate) struct Network {
     pub(crate) deny: Vec<String>,
     /// Whether what no pod should reach is denied too, which it is unless this is false.
     pub(crate) deny_defaults: Option<bool>,
+    /// Files of certificates in PEM that the outgoing HTTPS of pods believes beside Mozilla's.
+    pub(crate) root_certificates: Vec<PathBuf>,
 }
 
 /// What the node says that it is: its labels, taints and nodeInfo.
