@@ -125,20 +125,13 @@ impl Worker {
         attempt: u32,
         seen: Result<Option<Started>, sandbox::Error>,
     ) {
-        let Some(run) = self.record.run_mut(container).filter(|run| run.attempt == attempt) else {
+        if self.record.run(container).is_none_or(|run| run.attempt != attempt) {
             return;
-        };
+        }
         match seen {
-            Ok(Some(started)) => {
-                let first = run.started.is_none();
-                run.started = Timestamp::from_millisecond(started.at).ok();
-                self.host.layers.miss(&started.missing);
-                if first {
-                    self.say(container, Kind::Normal, "Started", "Container started");
-                }
-                self.save();
-            }
+            Ok(Some(started)) => self.begun(container, &started),
             Ok(None) => {}
+            Err(error @ sandbox::Error::Version { .. }) => self.foreign(container, &error),
             Err(error) => {
                 warn!(
                     container,
@@ -149,6 +142,26 @@ impl Worker {
                     sandbox.kill();
                 }
             }
+        }
+    }
+
+    fn begun(&mut self, container: &str, started: &Started) {
+        let Some(run) = self.record.run_mut(container) else { return };
+        let first = run.started.is_none();
+        run.started = Timestamp::from_millisecond(started.at).ok();
+        self.host.layers.miss(&started.missing);
+        if first {
+            self.say(container, Kind::Normal, "Started", "Container started");
+        }
+        self.save();
+    }
+
+    /// Of a sandbox that is of another release: it is nobody's fault but the node's, so that it is left alone.
+    fn foreign(&mut self, container: &str, error: &sandbox::Error) {
+        warn!(container, error = error as &dyn std::error::Error, "sandbox of another release");
+        self.say(container, Kind::Warning, "SandboxVersion", &error.to_string());
+        if let Some(started) = self.live.get(container).and_then(Sandbox::noted_start) {
+            self.begun(container, &started);
         }
     }
 

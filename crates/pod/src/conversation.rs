@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use nodule_sandbox_proto::frame::{self, Decoder, FrameError};
-use nodule_sandbox_proto::{Report, Request, VERSION};
+use nodule_sandbox_proto::{Report, Request, SPOKEN, VERSION};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -33,8 +33,12 @@ impl<'a> Conversation<'a> {
             .map_err(|source| Error::Connect { path: path.to_owned(), source })?;
         let mut conversation = Self { path, stream, decoder: Decoder::new() };
         conversation.say(&Request::Hello { version: VERSION }).await?;
-        conversation.hear(patience).await?;
-        Ok(conversation)
+        match conversation.hear(patience).await? {
+            Report::Hello { version, .. } if !SPOKEN.contains(&version) => {
+                Err(Error::Version { path: path.to_owned(), version })
+            }
+            Report::Hello { .. } | Report::Started(_) | Report::Ended(_) => Ok(conversation),
+        }
     }
 
     pub(crate) async fn say(&mut self, request: &Request) -> Result<(), Error> {

@@ -54,17 +54,17 @@ pub(crate) async fn find(place: &Place, noted: Option<Process>) -> Result<Found,
     // Its agent may have died between starting it and noting it, and it before it could say who it is: then it holds
     // the socket, and will say so.
     match Conversation::open(&place.socket).await {
-        Ok(mut conversation) => {
-            conversation.first().await?;
-            let process = state.process().map_err(wrap)?;
-            match process.map(|process| reopen(process, place)).transpose()? {
-                Some(Held::Alive(sandbox)) => Ok(Found::Alive(sandbox)),
-                _ => Ok(Found::Never),
-            }
-        }
-        Err(Error::Connect { .. }) => Ok(Found::Never),
-        Err(error) => Err(error),
+        Ok(mut conversation) => _ = conversation.first().await?,
+        // It has answered, and has said before who it is.
+        Err(Error::Version { .. }) => {}
+        Err(Error::Connect { .. }) => return Ok(Found::Never),
+        Err(error) => return Err(error),
     }
+    let process = state.process().map_err(wrap)?;
+    Ok(match process.map(|process| reopen(process, place)).transpose()? {
+        Some(Held::Alive(sandbox)) => Found::Alive(sandbox),
+        Some(Held::Ended(_) | Held::Gone) | None => Found::Never,
+    })
 }
 
 /// What a zygote has said of the end of `named`. That of an earlier agent waits for its children to the last one, and may

@@ -20,7 +20,7 @@ use std::time::Duration;
 use nodule_sandbox_proto::frame::FrameError;
 use nodule_sandbox_proto::zygote::Order;
 use nodule_sandbox_proto::{
-    Container, Exit, Fate, Process, Report, Request, Started, State, StateError,
+    Container, Exit, Fate, Process, Report, Request, SPOKEN, Started, State, StateError,
 };
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tokio::io::Interest;
@@ -77,6 +77,12 @@ pub(crate) enum Error {
     Connect { path: PathBuf, source: io::Error },
     #[error("speak with the sandbox on {}", path.display())]
     Frame { path: PathBuf, source: FrameError },
+    #[error(
+        "the sandbox on {} is of version {version}, this agent speaks with versions {} to {}: it runs on, but takes no \
+         stop notice",
+        path.display(), SPOKEN.start(), SPOKEN.end()
+    )]
+    Version { path: PathBuf, version: u32 },
     #[error("nobody can say whether the zygote has forked")]
     Unclear { source: io::Error },
     #[error("the sandbox on {} did not answer within {} s", path.display(), ANSWER.as_secs())]
@@ -199,6 +205,11 @@ impl Sandbox {
             Err(_) if self.has_ended() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The same from the disk, of one that this agent does not speak with.
+    pub(crate) fn noted_start(&self) -> Option<Started> {
+        self.state.started().ok().flatten()
     }
 
     fn has_ended(&self) -> bool {

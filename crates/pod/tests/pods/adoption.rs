@@ -21,6 +21,13 @@ use crate::{Agent, gone, on_disk, program};
 /// Never ends by itself.
 const SPINS: &str = r#"(module (func (export "_start") (loop $on (br $on))))"#;
 
+/// Reads standard input to its end, then ends well.
+const WAITS: &str = r#"(module
+    (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 32) "\30\00\00\00\08\00\00\00")
+    (func (export "_start") (drop (call $read (i32.const 0) (i32.const 32) (i32.const 1) (i32.const 72)))))"#;
+
 struct Node {
     api: Api,
     registry: Registry,
@@ -29,7 +36,7 @@ struct Node {
 
 impl Node {
     async fn new() -> Self {
-        let registry = Registry::start(&[("spins", SPINS)]).await;
+        let registry = Registry::start(&[("spins", SPINS), ("waits", WAITS)]).await;
         Self { api: Api::start().await, registry, root: tempfile::tempdir().unwrap() }
     }
 
@@ -48,9 +55,13 @@ impl Node {
     }
 
     fn apply(&self) {
+        self.apply_image("spins");
+    }
+
+    fn apply_image(&self, image: &str) {
         let mut pod = crate::pod("web", "u1");
         pod["spec"]["containers"] = json!([{
-            "name": "app", "image": self.registry.image("spins"),
+            "name": "app", "image": self.registry.image(image), "stdin": true,
             "imagePullPolicy": "IfNotPresent"}]);
         self.api.apply(pod);
     }
@@ -136,6 +147,52 @@ async fn what_is_left_of_a_pod_that_the_cluster_does_not_have_ends() {
     assert!(!runs(process));
     let logs = fs::read_dir(node.root.path().join("logs")).unwrap().count();
     assert_eq!(logs, 0, "its logs are left");
+}
+
+/// A container of a sandbox that says it is of `version`, after its agent was followed by another; and how it ended, for this
+/// reason.
+async fn adopted(version: u32, reason: &str) -> (Node, Value) {
+    let node = Node::new().await;
+    let sandbox = program("NODULE_SANDBOX");
+    let text = format!("NODULE_PROTOCOL_VERSION={version} exec {} \"$@\"", sandbox.display());
+    let script = node.script(&text);
+    let first = node.forking(&script).await;
+    node.apply_image("waits");
+    node.running().await;
+    let process = node.process().await;
+    drop(first);
+    let record = node.root.path().join("pods/u1/record.json");
+    let written = || fs::metadata(&record).unwrap().modified().unwrap();
+    let before = written();
+    let _second = node.forking(&script).await;
+    on_disk("the container adopted", || written() != before).await;
+    assert!(runs(process), "it was killed");
+    node.api.delete("web", 1);
+    let ended = "/containerStatuses/0/state/terminated/reason";
+    let told = node.api.status("web", ended, reason).await;
+    gone(node.root.path(), "u1").await;
+    assert!(!runs(process));
+    (node, told["status"]["containerStatuses"][0]["state"]["terminated"].clone())
+}
+
+#[tokio::test]
+async fn an_agent_speaks_with_sandboxes_of_the_last_release_and_the_next() {
+    for version in [VERSION - 1, VERSION, VERSION + 1] {
+        let (node, end) = adopted(version, "Completed").await;
+        // It has heard the stop notice.
+        assert_eq!(end["exitCode"], 0, "{end}");
+        assert!(node.api.events().iter().all(|(reason, _)| reason != "SandboxVersion"));
+    }
+}
+
+#[tokio::test]
+async fn a_sandbox_that_no_agent_here_speaks_with_runs_on_and_is_told_of() {
+    let (node, end) = adopted(VERSION + 2, "Error").await;
+    assert_eq!(end["exitCode"], 137, "{end}");
+    assert!(end["startedAt"].is_string(), "{end}");
+    let told = |api: &Api| api.events().into_iter().find(|(reason, _)| reason == "SandboxVersion");
+    let (_, message) = node.api.until("the event", told).await;
+    assert!(message.contains(&format!("is of version {}", VERSION + 2)), "{message}");
 }
 
 #[tokio::test]
