@@ -1,6 +1,7 @@
 //! How pods stop, whatever their guests are at.
 
 use std::fs;
+use std::net::{Ipv4Addr, UdpSocket};
 
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
@@ -15,11 +16,13 @@ use serde_json::{Value, json};
 #[tokio::test]
 async fn a_guest_that_does_not_come_back_is_killed_after_its_grace() -> Result<()> {
     test::run(async |test| {
-        let names = ["loops", "sleeps", "accepts", "reads"];
+        let names = ["loops", "sleeps", "accepts", "reads", "asks"];
+        let (server, mute) = mute_server()?;
         test.pod("loops", never(test, "p1", &["spin"])).await?;
         test.pod("sleeps", never(test, "p2", &["sleep", "1000000"])).await?;
         test.pod("accepts", never(test, "p2", &["listen", "0"])).await?;
         test.pod("reads", reads_a_pipe(test)?).await?;
+        test.pod("asks", asks(test, server)).await?;
         for name in names {
             test.pod_until(name, "to run", |pod| status::running(pod).is_some()).await?;
         }
@@ -28,6 +31,8 @@ async fn a_guest_that_does_not_come_back_is_killed_after_its_grace() -> Result<(
             log.starts_with("listening").then_some(())
         })
         .await?;
+        // The port stays open, so that nobody says that there is no server.
+        let _mute = asked(mute).await?;
         let processes = test.agent.sandboxes();
         assert_eq!(processes.len(), names.len());
         let ended = names.map(|name| {
@@ -85,6 +90,37 @@ fn reads_a_pipe(test: &Test<'_>) -> Result<Value> {
     spec["volumes"] =
         json!([{ "name": "pipes", "hostPath": { "path": folder, "type": "Directory" } }]);
     Ok(spec)
+}
+
+/// A name server that says nothing, and hears nobody but its pod: resolv.conf(5) knows no port but 53, so that the address is
+/// one of its own.
+fn mute_server() -> Result<(Ipv4Addr, UdpSocket)> {
+    let [one, two] = rand::random::<[u8; 2]>();
+    let address = Ipv4Addr::new(127, 53, one, two.max(1));
+    let socket = UdpSocket::bind((address, 53)).with_context(|| {
+        format!(
+            "listen on {address}:53: run this as root, or set net.ipv4.ip_unprivileged_port_start"
+        )
+    })?;
+    socket.set_read_timeout(Some(wait::PATIENCE))?;
+    Ok((address, socket))
+}
+
+/// Waits until a question has come, to which nobody answers.
+async fn asked(server: UdpSocket) -> Result<UdpSocket> {
+    let hear = move || server.recv_from(&mut [0; 512]).map(|_| server);
+    tokio::task::spawn_blocking(hear).await?.context("wait for a question")
+}
+
+/// Looks a name up for longer than the test takes.
+fn asks(test: &Test<'_>, server: Ipv4Addr) -> Value {
+    let mut spec = never(test, "p2", &["resolve", "nobody.example.com."]);
+    spec["dnsPolicy"] = json!("None");
+    spec["dnsConfig"] = json!({
+        "nameservers": [server],
+        "options": [{ "name": "timeout", "value": "30" }, { "name": "attempts", "value": "5" }],
+    });
+    spec
 }
 
 async fn killed_once(test: &Test<'_>, pod: &Pod) -> Result<()> {
