@@ -278,6 +278,7 @@ fn pods(
     let links = first(&arguments.container_logs_dir, &nodule.container_logs_dir);
     Ok(nodule_pod::Config {
         node: name.to_owned(),
+        version: nodule_node::KUBELET_VERSION.to_owned(),
         addresses: addresses.iter().map(IpAddr::to_string).collect(),
         root: arguments.root_dir.clone(),
         run: or(first(&arguments.run_dir, &nodule.run_dir), "/run/nodule"),

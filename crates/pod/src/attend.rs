@@ -28,6 +28,7 @@ impl Worker {
         });
         let names: Vec<String> = open.map(|(name, _)| name.clone()).collect();
         for name in names {
+            self.recall_health(&name);
             self.recover(&name).await;
         }
     }
@@ -179,6 +180,7 @@ impl Worker {
         run.end = Some(end);
         self.record.restarting |= self.asks_for_all(container);
         self.live.remove(container);
+        self.settle_hooks(container);
         self.ends.close(container);
         self.save();
         self.forget_group(container);

@@ -8,15 +8,13 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use crate::events::Kind;
 use crate::links::Links;
-use crate::order::last_turn;
+use crate::order::{all_turns, last_turn};
 use crate::record::{self, Phase, Stop};
 use crate::restart::{FIRST, later};
-use crate::sandbox::Sandbox;
 use crate::status;
 use crate::view::log_folder;
-use crate::worker::{Notice, Worker};
+use crate::worker::Worker;
 
 /// The least time between a container's stop notice and its end, however long ago the pod was told to end and whatever grace
 /// was asked for; the kubelet's `minimumGracePeriodInSeconds`.
@@ -76,33 +74,18 @@ impl Worker {
         }
     }
 
-    /// Stops what runs: first the notice, and when the grace is over the kill. A sidecar has its notice when all that it
-    /// may serve is gone; the time is taken from the one grace period.
+    /// Stops what runs: first the preStop hooks, all at once, then the notice, and when the grace is over the kill. A sidecar
+    /// has its notice when all that it may serve is gone; the time is taken from the one grace period.
     pub(crate) fn terminate(&mut self) {
         let now = Timestamp::now();
         let grace = own_grace(&self.record.pod);
         let stop = *self.record.stop.get_or_insert(Stop { since: now, grace });
-        let at_once = stops_at_once(&self.record.pod);
-        for container in last_turn(&self.record.pod, self.live.keys()) {
-            let told = self.told.get(&container).copied();
-            let kill = kill_at(stop, told.unwrap_or(now));
-            let Some(sandbox) = self.live.get(&container).cloned() else { continue };
-            if now >= kill || at_once {
-                sandbox.kill();
-            } else {
-                self.wake_at(kill);
-            }
-            if told.is_none() {
-                self.notify(container, sandbox, now);
-            }
+        for container in all_turns(&self.record.pod, self.live.keys()) {
+            self.prepare(&container, stop, &format!("Stopping container {container}"));
         }
-    }
-
-    /// Gives a container the stop notice.
-    fn notify(&mut self, container: String, sandbox: Sandbox, now: Timestamp) {
-        self.told.insert(container.clone(), now);
-        self.say(&container, Kind::Normal, "Killing", &format!("Stopping container {container}"));
-        self.tasks.spawn(async move { Notice::Told { container, result: sandbox.stop().await } });
+        for container in last_turn(&self.record.pod, self.live.keys()) {
+            self.stop(&container, stop);
+        }
     }
 
     /// Gives back what the pod used, and lets go of it once the API server has.
@@ -164,14 +147,14 @@ impl Worker {
 }
 
 /// The grace period of a pod that nobody has shortened, in seconds.
-fn own_grace(pod: &Pod) -> u64 {
+pub(crate) fn own_grace(pod: &Pod) -> u64 {
     const DEFAULT: i64 = 30;
     let own = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
     u64::try_from(own.unwrap_or(DEFAULT)).unwrap_or(0)
 }
 
 /// When a container is killed that was given the stop notice at `told`.
-fn kill_at(stop: Stop, told: Timestamp) -> Timestamp {
+pub(crate) fn kill_at(stop: Stop, told: Timestamp) -> Timestamp {
     later(stop.since, Duration::from_secs(stop.grace)).max(later(told, LEAST))
 }
 

@@ -26,6 +26,8 @@ use crate::zygote::{Start, Zygote};
 pub struct Config {
     /// The node's name: the pods bound to it are this agent's.
     pub node: String,
+    /// The kubelet's version that the node reports: probes and hooks ask in its name.
+    pub version: String,
     /// The node's addresses, primary first. They are the pods' too.
     pub addresses: Vec<String>,
     /// Where records and volumes lie: `<root>/pods`.

@@ -13,7 +13,7 @@
 //! (who forks it), `ending.rs`, in this order; beside
 //! them `publish.rs` and `mirror.rs` (what the API server is told), `admit.rs` (whether the node takes a pod on), `failure.rs` (why it ends one), `rerun.rs` (all containers anew), `ephemeral.rs`,
 //! `epilogue.rs` (a container's last words), `storage.rs` (what a pod may use of the disk), `groups.rs` (its cgroups) and
-//! `links.rs` (its logs, for collectors). `evict/` ends pods when the node runs short, `shutdown.rs` when it is shut down. What decides is pure and apart: `admission/`, `order.rs`, `restart.rs`, `env.rs`,
+//! `links.rs` (its logs, for collectors), `probe/` and `hook/` a container's health. `evict/` ends pods when the node runs short, `shutdown.rs` when it is shut down. What decides is pure and apart: `admission/`, `order.rs`, `restart.rs`, `env.rs`,
 //! `network.rs`, `settings.rs`, `user.rs`, `resources.rs`, `status.rs`, `condition.rs`.
 
 mod admission;
@@ -33,6 +33,7 @@ mod evict;
 mod failure;
 mod find;
 mod groups;
+mod hook;
 mod host;
 mod layers;
 mod left;
@@ -43,6 +44,7 @@ mod network;
 mod order;
 mod orphans;
 mod pods;
+mod probe;
 mod publish;
 mod pull;
 mod quantity;

@@ -65,8 +65,7 @@ pub(crate) fn turn(record: &Record) -> Vec<(Role, Container)> {
             continue;
         }
         turn.push((Role::Init, container.clone()));
-        let running = run.is_some_and(|run| run.started.is_some() && run.end.is_none());
-        let passes = (sidecar && running) || others_ran(record);
+        let passes = (sidecar && record.is_started(container)) || others_ran(record);
         if !passes {
             return turn;
         }
@@ -86,6 +85,18 @@ pub(crate) fn last_turn<'a>(pod: &Pod, live: impl Iterator<Item = &'a String>) -
         return others.into_iter().map(|(_, name)| name.clone()).collect();
     }
     sidecars.into_iter().max().map(|(_, name)| name.clone()).into_iter().collect()
+}
+
+/// The containers of `live` in the order in which they are to stop.
+pub(crate) fn all_turns<'a>(pod: &Pod, live: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut left: Vec<String> = live.cloned().collect();
+    let mut order = Vec::new();
+    while !left.is_empty() {
+        let turn = last_turn(pod, left.iter());
+        left.retain(|name| !turn.contains(name));
+        order.extend(turn);
+    }
+    order
 }
 
 /// Whether a regular container ever ran: then the pod is initialised for good, and a sidecar that ends holds nobody back.

@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use crate::probe::health::Health;
 use crate::restart::Backoff;
 
 /// The form of the record. A later agent reads every earlier form. Within one form fields may be added: an agent that does not
@@ -83,6 +84,9 @@ pub(crate) struct History {
     /// The newest run does not count any more: the container runs again, whatever its policy says of how it ended.
     #[serde(default, skip_serializing_if = "is_not")]
     pub(crate) again: bool,
+    /// What probes and hooks have found of the newest run; none where an agent of before has begun it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) health: Option<Health>,
 }
 
 /// One run of a container: one process.

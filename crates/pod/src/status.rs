@@ -133,8 +133,11 @@ pub(crate) fn has_finished(record: &Record) -> bool {
         return true;
     }
     spec.containers.iter().all(|container| {
-        let end = record.run(&container.name).and_then(|run| run.end.as_ref());
-        end.is_some_and(|end| !may_restart(&spec, container, end.exit_code))
+        let history = record.containers.get(&container.name);
+        let end = history.and_then(|history| Some((history, history.run.as_ref()?.end.as_ref()?)));
+        end.is_some_and(|(history, end)| {
+            !may_restart(&spec, container, history.verdict(end.exit_code))
+        })
     })
 }
 
@@ -161,12 +164,16 @@ fn container_status(seen: &Seen<'_>, container: &Container, has_init: bool) -> C
     let history = seen.record.containers.get(&container.name);
     let run = history.and_then(|history| history.run.as_ref());
     let (state, last_state) = states(seen, container, history, has_init);
-    let running = state.running.is_some();
     let done = state.terminated.as_ref().is_some_and(|end| end.exit_code == 0);
+    let ready = if is_init(seen, container) && !is_sidecar(container) {
+        done
+    } else {
+        seen.record.is_ready(container)
+    };
     ContainerStatus {
         name: container.name.clone(),
-        ready: running || (done && is_init(seen, container) && !is_sidecar(container)),
-        started: Some(running),
+        ready,
+        started: Some(seen.record.is_started(container)),
         restart_count: run.map_or(0, |run| i32::try_from(run.attempt).unwrap_or(i32::MAX)),
         image: run
             .map_or_else(|| container.image.clone().unwrap_or_default(), |run| run.image.clone()),

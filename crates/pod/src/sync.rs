@@ -17,8 +17,9 @@ use crate::events::Kind;
 use crate::host::Host;
 use crate::links::Links;
 use crate::order::{self, Role};
+use crate::probe::health::Health;
 use crate::pull::{self, Asked, Need, Ready, chain};
-use crate::record::{History, Run};
+use crate::record::Run;
 use crate::resources;
 use crate::restart::{self, Backoff, Next};
 use crate::sandbox::{self, Place, Sandbox};
@@ -40,6 +41,9 @@ impl Worker {
         let Some(volumes) = self.volumes() else { return };
         for (role, container) in order::turn(&self.record) {
             self.bring(role, &container, &volumes).await;
+            if self.holds_back(&container) {
+                break;
+            }
         }
     }
 
@@ -94,19 +98,24 @@ impl Worker {
     fn may_run(&mut self, role: Role, container: &Container) -> Option<Option<Backoff>> {
         let history = self.record.containers.get(&container.name);
         let known = history.and_then(|history| history.backoff);
-        let Some(end) = history.and_then(History::counted).and_then(|run| run.end.as_ref()) else {
+        let counted = history.and_then(|history| Some((history, history.counted()?)));
+        let Some((history, end)) =
+            counted.and_then(|(history, run)| Some((history, run.end.as_ref()?)))
+        else {
             return Some(known);
         };
         let spec = self.record.pod.spec.as_ref()?;
+        let code = history.verdict(end.exit_code);
         let again = match role {
-            Role::Init => restart::may_restart_init(spec, container, end.exit_code),
-            Role::Regular => restart::may_restart(spec, container, end.exit_code),
+            Role::Init => restart::may_restart_init(spec, container, code),
+            Role::Regular => restart::may_restart(spec, container, code),
             Role::Ephemeral => false,
         };
         let now = Timestamp::now();
         let finished = end.finished_at.as_ref().map_or(now, |time| time.0);
         match again.then(|| restart::next(known, finished, now, self.host.config.longest_backoff)) {
             None => None,
+            Some(_) if self.shows_failed_hook(&container.name, finished) => None,
             Some(Next::Now(backoff)) => Some(Some(backoff)),
             Some(Next::At(due, wait)) => {
                 self.crash_loop(container, wait.as_secs());
@@ -257,6 +266,7 @@ impl Worker {
         let attempt = earlier.as_ref().map_or(0, |run| run.attempt.saturating_add(1));
         history.last = earlier.and_then(|run| run.end).or(history.last.take());
         history.backoff = backoff;
+        history.health = Some(Health::default());
         history.run = Some(Run {
             attempt,
             id: new_id(),

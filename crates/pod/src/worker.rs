@@ -18,8 +18,10 @@ use tracing::{debug, error, warn};
 
 use crate::events::Kind;
 use crate::failure::Failure;
+use crate::hook::{self, Hooks, Moment};
 use crate::host::Host;
 use crate::links;
+use crate::probe::Probes;
 use crate::publish::{Known, Publisher, Wanted, is_overwritten, version};
 use crate::pull::{Outcome, Pulls};
 use crate::record::{Folder, Phase, Record};
@@ -53,6 +55,8 @@ pub(crate) enum Notice {
     Forgotten { container: String, errors: Vec<Box<dyn std::error::Error + Send + Sync>> },
     /// The pod's use of the disk was measured: the limit that it exceeds, and how long that took.
     Measured { exceeded: Option<String>, took: Duration },
+    /// A lifecycle hook was run.
+    Hooked { container: String, attempt: u32, moment: Moment, result: Result<(), hook::Failed> },
     /// The API server has nothing more to be told.
     Published,
 }
@@ -75,6 +79,8 @@ pub(crate) struct Worker {
     pub(crate) tasks: JoinSet<Notice>,
     /// Containers that were given the stop notice by this worker, and when.
     pub(crate) told: BTreeMap<String, Timestamp>,
+    pub(crate) hooks: Hooks,
+    pub(crate) probes: Probes,
     pub(crate) desired: watch::Receiver<Desired>,
     wanted: watch::Sender<Wanted>,
     known: watch::Receiver<Known>,
@@ -122,6 +128,8 @@ impl Worker {
             fetches: JoinSet::new(),
             tasks,
             told: BTreeMap::new(),
+            hooks: Hooks::default(),
+            probes: Probes::new(Timestamp::now()),
             desired,
             wanted,
             known,
@@ -154,11 +162,16 @@ impl Worker {
         }
         self.descend();
         match self.record.phase {
-            Phase::Syncing => self.sync().await,
+            Phase::Syncing => {
+                self.sync().await;
+                self.post_start();
+                self.halt();
+            }
             Phase::Terminating => self.terminate(),
             Phase::Terminated => self.clean().await,
             Phase::Gone => {}
         }
+        self.probe();
         self.tell();
     }
 
@@ -176,6 +189,11 @@ impl Worker {
             Some(joined) = self.tasks.join_next() => {
                 if let Some(notice) = whole(joined) {
                     self.note(notice);
+                }
+            }
+            Some(joined) = self.probes.next() => {
+                if let Some(probed) = whole(joined) {
+                    self.probed(probed);
                 }
             }
             () = sleep(pause) => {}
@@ -289,6 +307,9 @@ impl Worker {
                 if self.record.run(&container).is_some_and(|run| run.attempt == attempt) {
                     self.end(&container, &exit);
                 }
+            }
+            Notice::Hooked { container, attempt, moment, result } => {
+                self.hooked(&container, attempt, moment, result);
             }
             Notice::Measured { exceeded, took } => self.measured(exceeded, took),
             Notice::Linked { container, result: Err(error) } => {

@@ -14,8 +14,10 @@ mod compilations;
 mod eviction;
 mod groups;
 mod guests;
+mod health;
 mod lifecycle;
 mod node;
+mod peer;
 mod programs;
 mod registry;
 mod shutdown;
@@ -99,6 +101,7 @@ impl Agent {
         let images = Images::open(config).await.unwrap();
         let mut config = Config {
             node: "n1".to_owned(),
+            version: "v1.36.3".to_owned(),
             addresses: vec!["127.0.0.1".to_owned()],
             root: root.to_owned(),
             run: root.join("run"),
