@@ -13,6 +13,7 @@ mod network;
 mod node;
 mod outage;
 mod pod;
+mod probe;
 mod restart;
 mod scale;
 mod statics;

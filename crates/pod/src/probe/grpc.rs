@@ -15,6 +15,8 @@ use super::{Attempt, Outcome, tcp, tls};
 
 /// The longest answer that is read, in bytes: a health check's is two.
 const ANSWER_LIMIT: usize = 4 << 10;
+/// The longest headers and trailers, in bytes, as in other clients of gRPC.
+const HEADER_LIMIT: u32 = 8 << 10;
 /// `google.rpc.Code.UNIMPLEMENTED`.
 const UNIMPLEMENTED: &str = "12";
 
@@ -51,7 +53,9 @@ impl Check<'_> {
     }
 
     async fn ask(self, stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<Answer, h2::Error> {
-        let (client, connection) = h2::client::handshake(stream).await?;
+        let mut builder = h2::client::Builder::new();
+        let (client, connection) =
+            builder.max_header_list_size(HEADER_LIMIT).handshake(stream).await?;
         let (mut connection, mut exchange) =
             (std::pin::pin!(connection), std::pin::pin!(self.exchange(client)));
         // Driven for as long as the exchange needs it. If it ends before, the exchange knows why.

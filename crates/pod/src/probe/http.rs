@@ -20,6 +20,9 @@ const BODY_LIMIT: usize = 10 << 10;
 /// Redirects that are followed.
 const REDIRECTS: usize = 10;
 
+/// The longest redirect that is followed, in characters: it is repeated in messages.
+const LOCATION_LIMIT: usize = 2 << 10;
+
 /// An answer, as far as it is looked at.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -83,6 +86,7 @@ fn redirect(
         return Ok(None);
     };
     let text = String::from_utf8_lossy(location.as_bytes());
+    let text: String = text.chars().take(LOCATION_LIMIT).collect();
     let next = from.join(&text).ok().filter(|next| matches!(next.scheme(), "http" | "https"));
     let wrong = || failed(from, &format!("failed to parse Location header \"{text}\""));
     next.map(Some).ok_or_else(wrong)
