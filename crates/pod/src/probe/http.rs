@@ -55,7 +55,18 @@ pub(crate) fn timed_out(get: &Get) -> String {
 }
 
 fn failed(url: &Url, said: &str) -> String {
-    format!("Get \"{url}\": {said}")
+    format!("Get \"{}://{}{}\": {said}", url.scheme(), authority(url), target(url))
+}
+
+/// The host and the port, which is named even where it is the scheme's: as the kubelet does.
+fn authority(url: &Url) -> String {
+    let port = url.port_or_known_default().unwrap_or_default();
+    format!("{}:{port}", url.host_str().unwrap_or_default())
+}
+
+fn target(url: &Url) -> String {
+    let path = url.path();
+    url.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
 }
 
 /// The answer to a request, after redirects within the host; or why there is none.
@@ -131,18 +142,10 @@ async fn send(
 }
 
 fn request_of(get: &Get) -> Result<Request<Empty<Bytes>>, String> {
-    let url = &get.url;
-    let target = url
-        .query()
-        .map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
-    let mut request = Request::builder().uri(target);
+    let mut request = Request::builder().uri(target(&get.url));
     if let Some(headers) = request.headers_mut() {
         *headers = get.headers.clone();
-        let authority = url.port().map_or_else(
-            || url.host_str().unwrap_or_default().to_owned(),
-            |port| format!("{}:{port}", url.host_str().unwrap_or_default()),
-        );
-        let own = HeaderValue::from_str(&authority).ok();
+        let own = HeaderValue::from_str(&authority(&get.url)).ok();
         headers.extend(get.host.clone().or(own).map(|host| (header::HOST, host)));
     }
     request.body(Empty::new()).map_err(|error| error.to_string())

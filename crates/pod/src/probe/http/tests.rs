@@ -177,6 +177,15 @@ async fn what_is_sent_is_what_the_kubelet_sends_and_what_the_pod_says() {
     }
 }
 
+#[test]
+fn a_port_is_named_even_where_it_is_the_usual_one() {
+    for (scheme, port) in [("http", 80), ("https", 443), ("http", 443)] {
+        let get = asks(port, &scheme.to_uppercase(), "/?a");
+        let said = format!("Get \"{scheme}://127.0.0.1:{port}/?a\": gone");
+        assert_eq!(failed(&get.url, "gone"), said);
+    }
+}
+
 /// A certificate for another name, that nobody has signed.
 fn wrong(expired: bool) -> ServerConfig {
     let mut params = rcgen::CertificateParams::new(vec!["other.example".to_owned()]).unwrap();
