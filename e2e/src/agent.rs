@@ -80,6 +80,24 @@ impl Agent {
 
     /// Starts the agent as it was started first; returns at once.
     pub fn start_again(&mut self) -> Result<()> {
+        self.start_with(None)
+    }
+
+    /// The same; but it dies at the `step`th of the places where a crash may leave something half done.
+    pub fn start_to_crash(&mut self, step: u32) -> Result<()> {
+        self.start_with(Some(step))
+    }
+
+    /// Whether it has died by itself. If so, it can be started again.
+    pub fn has_crashed(&mut self) -> Result<bool> {
+        let Some(child) = &mut self.child else { return Ok(true) };
+        let Some(status) = child.try_wait()? else { return Ok(false) };
+        self.child = None;
+        ensure!(status.signal() == Some(Signal::KILL.as_raw()), "the agent has ended: {status}");
+        Ok(true)
+    }
+
+    fn start_with(&mut self, crash: Option<u32>) -> Result<()> {
         ensure!(self.child.is_none(), "the agent runs");
         let log = fs::File::options().create(true).append(true).open(self.log_path())?;
         let mut command = Command::new(paths::program("nodule")?);
@@ -88,6 +106,9 @@ impl Agent {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
+        if let Some(step) = crash {
+            command.env("NODULE_CRASH_AT", step.to_string());
+        }
         // Ctrl-C ends the test, which ends the agent.
         command.process_group(0);
         self.child = Some(command.spawn().context("start the agent")?);

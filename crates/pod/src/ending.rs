@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use crate::crash;
 use crate::links::Links;
 use crate::order::{all_turns, last_turn};
 use crate::record::{self, Phase, Stop};
@@ -94,6 +95,7 @@ impl Worker {
             (self.folder.clone(), Arc::clone(&self.host), Arc::clone(&self.record.pod));
         let left = move || {
             host.groups.leave(&pod).map_err(record::Error::Group)?;
+            crash::point();
             folder.remove_volumes()
         };
         let removed = tokio::task::spawn_blocking(left).await;
@@ -127,6 +129,7 @@ impl Worker {
                 let _ = std::fs::remove_file(socket);
             }
             record::remove(&logs)?;
+            crash::point();
             folder.remove()
         });
         match removed.await {

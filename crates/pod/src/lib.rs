@@ -23,6 +23,7 @@ mod cluster;
 mod condition;
 mod conversation;
 mod correlate;
+mod crash;
 mod ending;
 mod env;
 mod ephemeral;

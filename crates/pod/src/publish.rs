@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
+use crate::crash;
 use crate::rate::Rate;
 use crate::sink::{Sink, Target};
 
@@ -94,11 +95,15 @@ impl Publisher {
         let news = wanted.status.as_ref().filter(|status| self.is_news(status, wanted, &target));
         if let Some(status) = news {
             self.rate.turn().await;
+            crash::point();
             self.patch(&target, status).await?;
+            crash::point();
         }
         if wanted.delete && self.sink.is_the_pod() && !self.known.borrow().gone {
             self.rate.turn().await;
+            crash::point();
             self.delete(&target).await?;
+            crash::point();
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod,
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
+use crate::crash;
 use crate::failure::Failure;
 use crate::probe::health::Health;
 use crate::restart::Backoff;
@@ -287,7 +288,10 @@ impl Folder {
 
     pub(crate) fn save(&self, record: &Record) -> Result<(), Error> {
         let path = self.path.join(FILE);
-        self.replace(&path, record).map_err(|source| Error::Write { path, source })
+        crash::point();
+        let replaced = self.replace(&path, record);
+        crash::point();
+        replaced.map_err(|source| Error::Write { path, source })
     }
 
     fn replace(&self, path: &Path, record: &Record) -> io::Result<()> {

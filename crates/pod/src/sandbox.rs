@@ -28,6 +28,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::sleep;
 
 use crate::conversation::{ANSWER, Conversation};
+use crate::crash;
 use crate::epitaph::keep;
 use crate::zygote::{Fork, Zygote};
 
@@ -107,11 +108,14 @@ pub(crate) fn start(
         .map_err(|source| Error::Create { path: diagnostics.clone(), source })?;
     let listener = listen(&place.socket)?;
     let order = Order { state: place.state.clone() };
-    match zygote.fork(&order, &[listener.as_fd(), log.as_fd()]) {
+    crash::point();
+    let started = match zygote.fork(&order, &[listener.as_fd(), log.as_fd()]) {
         Fork::Done(process, pidfd) => open(process, pidfd, place),
         Fork::Refused => spawn(program, place, listener, log),
         Fork::Unclear(source) => Err(Error::Unclear { source }),
-    }
+    };
+    crash::point();
+    started
 }
 
 /// A new file that is written to at its end wherever that is, so that it can be made shorter; for the agent's user alone.
