@@ -47,7 +47,10 @@ async fn a_static_pod_is_mirrored_and_ends_by_its_manifest_alone() -> Result<()>
         write(test, "web.yaml", &manifest(test, &json!({"version": "2"})))?;
         let changed = |pod: &Pod| running(pod) && id(pod) != id(&first);
         let third = test.pod_until(&name, "to be the changed one", changed).await?;
-        ensure!(third.metadata.labels.context("labels")?["version"] == "2", "of the new manifest");
+        ensure!(
+            third.metadata.labels.clone().context("labels")?["version"] == "2",
+            "of the new manifest"
+        );
 
         write(
             test,

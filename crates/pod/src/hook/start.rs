@@ -87,11 +87,11 @@ impl Worker {
             self.say(container, Kind::Warning, reason, &message);
         }
         if moment == Moment::PostStart {
-            self.begun(container, attempt, result);
+            self.settle_start(container, attempt, result);
         }
     }
 
-    fn begun(&mut self, container: &str, attempt: u32, result: Result<(), Failed>) {
+    fn settle_start(&mut self, container: &str, attempt: u32, result: Result<(), Failed>) {
         let grace = own_grace(&self.record.pod);
         let Some(health) = self.record.health_mut(container, attempt) else { return };
         match result {
