@@ -30,6 +30,7 @@ impl Worker {
         }
         if self.record.phase == Phase::Syncing && (asked || status::has_finished(&self.record)) {
             self.fetches = JoinSet::new();
+            self.refer_no_more();
             self.enter(Phase::Terminating);
         }
         if self.record.phase == Phase::Terminating

@@ -1,11 +1,13 @@
 //! What all pods of a node share.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use nodule_image::Images;
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -16,7 +18,9 @@ use crate::groups::Groups;
 use crate::layers::Layers;
 use crate::mirror::Mirrors;
 use crate::network::Network;
+use crate::objects::Objects;
 use crate::rate::{Limit, Rate};
+use crate::service::Services;
 use crate::shutdown::ShutdownGroup;
 use crate::user::Users;
 use crate::zygote::{Start, Zygote};
@@ -92,6 +96,10 @@ pub(crate) struct Host {
     pub(crate) rate: Arc<Rate>,
     /// The mirrors of static pods.
     pub(crate) mirrors: watch::Receiver<Mirrors>,
+    /// The ConfigMaps and Secrets that pods refer to.
+    pub(crate) objects: Objects,
+    /// None until they were listed once.
+    pub(crate) services: watch::Receiver<Option<Services>>,
     /// API requests that all pods together may have under way.
     pub(crate) slots: Arc<Semaphore>,
     /// The node as the API server shows it; none before it is registered, or where there is no API server.
@@ -125,5 +133,17 @@ impl Host {
     pub(crate) fn order(&self, uid: String, failure: Failure) {
         // Only an agent that ends has no one who listens: the next one comes to the same.
         let _ = self.orders.send((uid, failure));
+    }
+
+    /// What the node gives to pods, as the API server was told; before that, what this machine has.
+    pub(crate) fn allocatable(&self) -> BTreeMap<String, Quantity> {
+        let told = self.node().and_then(|node| node.status.as_ref()?.allocatable.clone());
+        told.unwrap_or_else(|| {
+            let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            BTreeMap::from([
+                ("cpu".to_owned(), Quantity(cpus.to_string())),
+                ("memory".to_owned(), Quantity(self.config.memory.to_string())),
+            ])
+        })
     }
 }

@@ -16,9 +16,11 @@ use crate::groups::Groups;
 use crate::host::{Config, Host};
 use crate::layers::Layers;
 use crate::mirror::{self, Mirrors};
+use crate::objects::Objects;
 use crate::rate::Rate;
 use crate::record;
 use crate::runner::Runner;
+use crate::service::{self, Services};
 use crate::shutdown;
 use crate::source::Sources;
 use crate::tasks::{Ended, Tasks};
@@ -40,6 +42,9 @@ const ZYGOTE: &str = "keep a zygote";
 
 const SHUTDOWN: &str = "end the pods when the machine is shut down";
 const EVICT: &str = "evict pods when the node runs short";
+const OBJECTS: &str = "watch what pods refer to";
+const SERVICES: &str = "watch services";
+
 /// The pods of this node, for those who look at them from outside. Clones show the same pods.
 #[derive(Debug, Clone)]
 pub struct Pods {
@@ -85,15 +90,23 @@ impl Pods {
         let (mirrors, seen) = watch::channel(Mirrors::default());
         let mut tasks = Tasks::default();
         let rate = Arc::new(Rate::new(config.requests));
+        let (objects, keeper) = Objects::new();
+        let (listed, services) = watch::channel(None);
         let events = match sources.cluster.clone() {
             Some(client) => {
                 let own = Rate::new(config.events);
                 let (events, poster) = Events::new(client.clone(), config.node.clone(), own);
                 tasks.spawn(POSTER, poster.run());
+                tasks.spawn(OBJECTS, keeper.run(client.clone()));
+                tasks.spawn(SERVICES, service::follow(client.clone(), listed));
                 tasks.spawn(MIRRORS, mirror::keep(client, Arc::clone(&rate), seen.clone()));
                 events
             }
-            None => Events::logged(config.node.clone()),
+            None => {
+                // There is nobody to list any.
+                listed.send_replace(Some(Services::default()));
+                Events::logged(config.node.clone())
+            }
         };
         let pods_folder = config.root.join("pods");
         let zygote = Arc::new(Zygote::new(config.start, &config.sandbox, pods_folder, &config.run));
@@ -115,6 +128,8 @@ impl Pods {
             client: sources.cluster.clone(),
             images,
             events,
+            objects,
+            services,
             rate,
             mirrors: seen,
             slots: Arc::new(Semaphore::new(SLOTS)),

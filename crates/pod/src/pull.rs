@@ -88,6 +88,11 @@ impl Pulls {
         }
     }
 
+    /// Gives back an image that was taken and not run.
+    pub(crate) fn keep(&mut self, image: &str, ready: Arc<Ready>) {
+        self.known.insert(image.to_owned(), Pull::Ready(ready));
+    }
+
     /// Notes that a fetch has begun. The wait that a failure before it earned is kept for the next one.
     pub(crate) fn begin(&mut self, image: &str) -> Duration {
         match self.known.insert(image.to_owned(), Pull::Running) {

@@ -2,7 +2,6 @@
 //!
 //! Volumes, then for every container whose turn it is: its image, its configuration, its process.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,11 +10,11 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use nodule_sandbox_proto as proto;
 use tracing::warn;
 
-use crate::env;
 use crate::epilogue;
 use crate::events::Kind;
 use crate::host::Host;
 use crate::links::Links;
+use crate::needs::{Needs, Unready, mounts};
 use crate::order::{self, Role};
 use crate::probe::health::Health;
 use crate::pull::{self, Asked, Need, Ready, chain};
@@ -30,37 +29,17 @@ use crate::user::Choice;
 use crate::view::log_path;
 use crate::worker::{Notice, Worker};
 
-type Volumes = BTreeMap<String, PathBuf>;
-
 impl Worker {
     /// Brings the pod nearer to running, as far as that goes now.
     pub(crate) async fn sync(&mut self) {
         if !self.admit() || (self.record.restarting && !self.clear()) {
             return;
         }
-        let Some(volumes) = self.volumes() else { return };
+        let Some(needs) = self.needs() else { return };
         for (role, container) in order::turn(&self.record) {
-            self.bring(role, &container, &volumes).await;
+            self.bring(role, &container, &needs).await;
             if self.holds_back(&container) {
                 break;
-            }
-        }
-    }
-
-    fn volumes(&mut self) -> Option<Volumes> {
-        match nodule_volume::prepare(&self.record.pod, &self.folder.volumes()) {
-            Ok(volumes) => Some(volumes),
-            Err(error) => {
-                let message = format!("MountVolume.SetUp failed: {}", chain(&error));
-                self.host.events.say(
-                    &self.record.pod,
-                    None,
-                    Kind::Warning,
-                    "FailedMount",
-                    &message,
-                );
-                self.again();
-                None
             }
         }
     }
@@ -70,7 +49,7 @@ impl Worker {
         self.wake_at(restart::later(Timestamp::now(), restart::FIRST));
     }
 
-    async fn bring(&mut self, role: Role, container: &Container, volumes: &Volumes) {
+    async fn bring(&mut self, role: Role, container: &Container, needs: &Needs) {
         if self.live.contains_key(&container.name) {
             self.waiting.remove(&container.name);
             return;
@@ -82,9 +61,13 @@ impl Worker {
             return self.again();
         }
         let Some(ready) = self.image(role, container) else { return };
-        let config = match self.configure(container, &ready, volumes) {
+        let config = match self.configure(container, &ready, needs) {
             Ok(config) => config,
-            Err(message) => {
+            // The image is taken up again when there is more to say.
+            Err(Unready::Unknown) => {
+                return self.pulls.keep(container.image.as_deref().unwrap_or_default(), ready);
+            }
+            Err(Unready::Config(message)) => {
                 self.hold(container, "CreateContainerConfigError", message);
                 return self.again();
             }
@@ -194,15 +177,9 @@ impl Worker {
         &self,
         container: &Container,
         ready: &Ready,
-        volumes: &Volumes,
-    ) -> Result<proto::Container, String> {
+        needs: &Needs,
+    ) -> Result<proto::Container, Unready> {
         let config = &self.host.config;
-        let sources = env::Sources {
-            pod: &self.record.pod,
-            image: &ready.image.config.env,
-            node: &config.node,
-            addresses: &config.addresses,
-        };
         let spec = self.record.pod.spec.clone().unwrap_or_default();
         let choice = Choice {
             spec: &spec,
@@ -211,9 +188,9 @@ impl Worker {
             users: self.host.users.as_ref(),
         };
         let user = choice.user()?;
-        let env = env::environment(container, &sources).map_err(|error| error.to_string())?;
-        let command = env::expand_all(container.command.as_ref(), &env);
-        let args = env::expand_all(container.args.as_ref(), &env);
+        let env = self.environment(container, ready, needs)?;
+        let command = env.expand_all(container.command.as_ref());
+        let args = env.expand_all(container.args.as_ref());
         let kind = match ready.compiled.kind {
             nodule_image::Kind::Module => proto::Kind::Module,
             nodule_image::Kind::Component => proto::Kind::Component,
@@ -226,8 +203,8 @@ impl Worker {
             id: String::new(),
             program: proto::Program { cwasm: ready.compiled.code.clone(), kind },
             args: ready.image.argv(&command, &args),
-            env,
-            mounts: mounts(container, volumes)?,
+            mounts: mounts(container, &needs.volumes)?,
+            env: env.all,
             stdin: if held { proto::Stdin::Held } else { proto::Stdin::Empty },
             limits: proto::Limits { memory: memory_limit(container)? },
             user,
@@ -236,7 +213,7 @@ impl Worker {
             nice: (!self.host.groups.are_there())
                 .then(|| resources::niceness(resources::qos(&self.record.pod))),
             net: self.net()?,
-            config: settings(&self.record.pod),
+            config: settings(&self.record.pod, &needs.known)?,
             http: (kind == proto::Kind::Proxy).then_some(http),
             roots: config.network.roots(kind, roots),
             log: proto::Log {
@@ -366,28 +343,6 @@ fn remove_log(path: &std::path::Path) -> Result<(), crate::record::Error> {
         }
     }
     Ok(())
-}
-
-/// The container's mounts as preopened folders, in the order of the spec.
-fn mounts(container: &Container, volumes: &Volumes) -> Result<Vec<proto::Mount>, String> {
-    let mounts = container.volume_mounts.iter().flatten();
-    let wanted = mounts.filter(|mount| !nodule_volume::is_left_out(&mount.name));
-    wanted
-        .map(|mount| {
-            if mount.sub_path.is_some() || mount.sub_path_expr.is_some() {
-                return Err(format!(
-                    "volumeMount \"{}\": subPath is not supported by this node yet",
-                    mount.mount_path
-                ));
-            }
-            let host = volumes
-                .get(&mount.name)
-                .ok_or_else(|| format!("volume \"{}\" is not in the pod", mount.name))?;
-            let read_only = mount.read_only == Some(true);
-            let access = if read_only { proto::Access::ReadOnly } else { proto::Access::ReadWrite };
-            Ok(proto::Mount { host: host.clone(), guest: mount.mount_path.clone(), access })
-        })
-        .collect()
 }
 
 fn memory_limit(container: &Container) -> Result<Option<u64>, String> {

@@ -21,11 +21,13 @@ use crate::failure::Failure;
 use crate::hook::{self, Hooks, Moment};
 use crate::host::Host;
 use crate::links;
+use crate::objects::Follow;
 use crate::probe::Probes;
 use crate::publish::{Known, Publisher, Wanted, is_overwritten, version};
 use crate::pull::{Outcome, Pulls};
 use crate::record::{Folder, Phase, Record};
 use crate::sandbox::{self, Place, Sandbox};
+use crate::service::Services;
 use crate::sink::Sink;
 use crate::status::{self, Seen, Waiting};
 use crate::view::{LogEnds, View};
@@ -76,6 +78,10 @@ pub(crate) struct Worker {
     /// Why containers whose turn it is do not run.
     pub(crate) waiting: BTreeMap<String, Waiting>,
     pub(crate) fetches: JoinSet<Fetched>,
+    /// What the pod refers to, while it runs.
+    pub(crate) follow: Follow,
+    /// Until they were listed, which starts wait for.
+    services: watch::Receiver<Option<Services>>,
     pub(crate) tasks: JoinSet<Notice>,
     /// Containers that were given the stop notice by this worker, and when.
     pub(crate) told: BTreeMap<String, Timestamp>,
@@ -117,6 +123,7 @@ impl Worker {
         });
         let mut ends = LogEnds::default();
         let (view, seen) = watch::channel(View::of(&record, &status, &host.config.logs, &mut ends));
+        let services = host.services.clone();
         let worker = Self {
             host,
             folder,
@@ -126,6 +133,8 @@ impl Worker {
             pulls: Pulls::default(),
             waiting: BTreeMap::new(),
             fetches: JoinSet::new(),
+            follow: Follow::default(),
+            services,
             tasks,
             told: BTreeMap::new(),
             hooks: Hooks::default(),
@@ -178,9 +187,12 @@ impl Worker {
     async fn rest(&mut self) {
         let pause =
             Duration::try_from(self.due.duration_since(Timestamp::now())).unwrap_or_default();
+        let is_listed = self.services.borrow().is_some();
         tokio::select! {
             Ok(()) = self.desired.changed() => {}
             Ok(()) = self.known.changed() => {}
+            () = self.follow.changed() => {}
+            true = listed(&mut self.services), if !is_listed => {}
             Some(joined) = self.fetches.join_next() => {
                 if let Some(fetched) = whole(joined) {
                     self.fetched(fetched);
@@ -342,6 +354,11 @@ impl Worker {
         let field = crate::order::Role::of(&self.record.pod, container).field(container);
         self.host.events.say(&self.record.pod, Some(field), kind, reason, message);
     }
+}
+
+/// Whether the services are listed now; false if nobody lists them any more.
+async fn listed(services: &mut watch::Receiver<Option<Services>>) -> bool {
+    services.wait_for(Option::is_some).await.is_ok()
 }
 
 /// What a task came to; none if it was dropped. Its panic is the worker's: a pod whose publisher or watcher is gone would

@@ -6,6 +6,7 @@
 //! What lies in a volume is a guest's work and so hostile: [`usage`] measures a folder and [`remove`] removes one, both by
 //! descriptors, without recursion, never through a symbolic link and never into another mount.
 
+mod beneath;
 mod entry;
 mod remove;
 mod usage;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, Pod, Volume};
 
+pub use beneath::{BeneathError, read};
 pub use remove::{RemoveError, remove};
 pub use usage::{Usage, usage};
 

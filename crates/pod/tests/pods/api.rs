@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 
+use crate::objects::{Asked, Objects};
+
 /// What happens to a request instead of being served.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fault {
@@ -30,6 +32,7 @@ pub(crate) enum Fault {
 
 #[derive(Default)]
 struct Inner {
+    objects: Objects,
     pods: BTreeMap<String, Value>,
     version: u64,
     events: Vec<Value>,
@@ -75,6 +78,16 @@ impl Api {
     /// The next request of this method whose path contains `path` meets the fault.
     pub(crate) fn fail(&self, method: Method, path: &'static str, fault: Fault) {
         self.shared.inner.lock().unwrap().faults.push_back((method, path, fault));
+    }
+
+    /// Makes or changes an object that is no pod; its kind in the plural.
+    pub(crate) fn put(&self, plural: &'static str, object: Value) {
+        self.shared.inner.lock().unwrap().objects.put(plural, object);
+    }
+
+    /// Removes it.
+    pub(crate) fn take(&self, plural: &'static str, name: &str) {
+        self.shared.inner.lock().unwrap().objects.take(plural, "default", name);
     }
 
     pub(crate) fn apply(&self, pod: Value) {
@@ -201,6 +214,14 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response 
             line("ERROR", &status(410, "too old resource version")).into_response()
         }
         Some(Fault::Silence) => std::future::pending().await,
+        None if Asked::of(&path).is_some() => {
+            let asked = Asked::of(&path).unwrap();
+            let objects = &shared.inner.lock().unwrap().objects;
+            if path.contains("watch=true") {
+                return objects.watch(asked);
+            }
+            axum_json(&objects.list(&asked)).into_response()
+        }
         None if path.contains("watch=true") => {
             watch_pods(&shared, path.contains("sendInitialEvents=true"))
         }

@@ -1,12 +1,11 @@
 //! Programs: those that cannot run here, and what those that can are told.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
-use nodule_sandbox_proto::CONTAINER;
 use serde_json::{Value, json};
 
 use crate::api::Api;
+use crate::environment::container_file;
 use crate::registry::Registry;
 use crate::{Agent, REASON};
 
@@ -37,17 +36,6 @@ async fn a_component_that_imports_what_is_not_here_never_starts_and_each_import_
     }
     assert!(!message.contains("wasi:cli/environment"), "{message}");
     assert_eq!((&status["restartCount"], &status["started"]), (&json!(0), &json!(false)));
-}
-
-/// The first `container.json` below a folder.
-fn container_file(folder: &Path) -> Option<PathBuf> {
-    fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).find_map(|path| {
-        if path.is_dir() {
-            container_file(&path)
-        } else {
-            path.ends_with(CONTAINER).then_some(path)
-        }
-    })
 }
 
 #[tokio::test]

@@ -1,0 +1,146 @@
+//! What a pod's containers need beside their images: what it refers to, its volumes, their environment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use k8s_openapi::api::core::v1::{Container, FileKeySelector};
+use nodule_sandbox_proto as proto;
+
+use crate::env::{self, Environment};
+use crate::events::Kind;
+use crate::field::Downward;
+use crate::objects::{Known, references};
+use crate::pull::{Ready, chain};
+use crate::service::Services;
+use crate::settings;
+use crate::source::Origin;
+use crate::worker::Worker;
+
+/// Where each of the pod's volumes lies on the host, by name.
+pub(crate) type Volumes = BTreeMap<String, PathBuf>;
+
+/// What is there for the pod's containers.
+#[derive(Debug)]
+pub(crate) struct Needs {
+    pub(crate) known: Known,
+    pub(crate) volumes: Volumes,
+}
+
+/// Why a container does not run yet.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unready {
+    /// What it refers to is not known yet. There is a turn when it is.
+    Unknown,
+    /// `CreateContainerConfigError`, with this message.
+    Config(String),
+}
+
+impl From<String> for Unready {
+    fn from(message: String) -> Self {
+        Self::Config(message)
+    }
+}
+
+impl From<env::Error> for Unready {
+    fn from(error: env::Error) -> Self {
+        if error.is_unknown() { Self::Unknown } else { Self::Config(error.to_string()) }
+    }
+}
+
+impl Worker {
+    /// Follows what the pod refers to, and sees that its volumes are there. None: not yet.
+    pub(crate) fn needs(&mut self) -> Option<Needs> {
+        let mut keys = references(&self.record.pod);
+        keys.extend(settings::reference(&self.record.pod));
+        self.follow.only(&keys, &self.host.objects);
+        let known = self.follow.known();
+        let volumes = self.volumes()?;
+        Some(Needs { known, volumes })
+    }
+
+    /// The pod ends: what it refers to means nothing any more.
+    pub(crate) fn refer_no_more(&mut self) {
+        self.follow.only(&BTreeSet::new(), &self.host.objects);
+    }
+
+    fn volumes(&mut self) -> Option<Volumes> {
+        match nodule_volume::prepare(&self.record.pod, &self.folder.volumes()) {
+            Ok(volumes) => Some(volumes),
+            Err(error) => {
+                let message = format!("MountVolume.SetUp failed: {}", chain(&error));
+                self.host.events.say(
+                    &self.record.pod,
+                    None,
+                    Kind::Warning,
+                    "FailedMount",
+                    &message,
+                );
+                self.again();
+                None
+            }
+        }
+    }
+
+    /// The container's environment, as far as everything that it refers to is known.
+    pub(crate) fn environment(
+        &self,
+        container: &Container,
+        ready: &Ready,
+        needs: &Needs,
+    ) -> Result<Environment, Unready> {
+        let (config, allocatable) = (&self.host.config, self.host.allocatable());
+        let listed = self.host.services.borrow();
+        // What is not of the API server does not wait for it (the kubelet's `makeEnvironmentVariables`).
+        let none = Services::default();
+        let own = Origin::of(&self.record.pod) != Origin::Cluster;
+        let services = listed.as_ref().or(own.then_some(&none));
+        let sources = env::Sources {
+            downward: Downward {
+                pod: &self.record.pod,
+                node: &config.node,
+                addresses: &config.addresses,
+                allocatable: &allocatable,
+            },
+            image: &ready.image.config.env,
+            known: &needs.known,
+            services,
+            file: &|from| read(from, &needs.volumes),
+        };
+        Ok(env::environment(container, &sources)?)
+    }
+}
+
+/// The environment file that a container of the pod wrote. What lies in the volume is a guest's work.
+fn read(from: &FileKeySelector, volumes: &Volumes) -> Result<Option<String>, String> {
+    /// Kubernetes' limit on such a file (KEP-3721).
+    const LIMIT: u64 = 64 << 10;
+    let none = || format!("cannot find the volume {:?} referenced by FileKeyRef", from.volume_name);
+    let folder = volumes.get(&from.volume_name).ok_or_else(none)?;
+    let text = nodule_volume::read(folder, &from.path, LIMIT);
+    text.map_err(|error| format!("couldn't parse env file {:?}: {}", from.path, chain(&error)))
+}
+
+/// The container's mounts as preopened folders, in the order of the spec.
+pub(crate) fn mounts(
+    container: &Container,
+    volumes: &Volumes,
+) -> Result<Vec<proto::Mount>, String> {
+    let mounts = container.volume_mounts.iter().flatten();
+    let wanted = mounts.filter(|mount| !nodule_volume::is_left_out(&mount.name));
+    wanted
+        .map(|mount| {
+            if mount.sub_path.is_some() || mount.sub_path_expr.is_some() {
+                return Err(format!(
+                    "volumeMount \"{}\": subPath is not supported by this node yet",
+                    mount.mount_path
+                ));
+            }
+            let host = volumes
+                .get(&mount.name)
+                .ok_or_else(|| format!("volume \"{}\" is not in the pod", mount.name))?;
+            let read_only = mount.read_only == Some(true);
+            let access = if read_only { proto::Access::ReadOnly } else { proto::Access::ReadWrite };
+            Ok(proto::Mount { host: host.clone(), guest: mount.mount_path.clone(), access })
+        })
+        .collect()
+}
