@@ -293,6 +293,7 @@ fn pods(
         cgroups: cgroups(kubelet, host)?,
         memory: host.memory,
         privileged: host.is_root,
+        may_mount: host.is_root,
         network: network::network(arguments, file)?,
         log_max_size: quantity::units(size).context("field \"containerLogMaxSize\"")?,
         log_max_files: files,

@@ -92,12 +92,18 @@ impl Worker {
 
     /// Gives back what the pod used, and lets go of it once the API server has.
     pub(crate) async fn clean(&mut self) {
+        if self.is_mounting() {
+            // It says when it is over.
+            return;
+        }
+        let memory = self.host.memory_of(&self.record.pod);
         let (folder, host, pod) =
             (self.folder.clone(), Arc::clone(&self.host), Arc::clone(&self.record.pod));
         let left = move || {
             host.groups.leave(&pod).map_err(record::Error::Group)?;
             crash::point();
-            folder.remove_volumes()
+            folder.remove_volumes()?;
+            record::remove(&memory)
         };
         let removed = tokio::task::spawn_blocking(left).await;
         if let Ok(Err(error)) = removed {

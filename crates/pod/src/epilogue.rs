@@ -45,6 +45,7 @@ pub(crate) fn mount(container: &Container, mounts: &[Mount], run: &Path) -> Opti
         return None;
     }
     Some(Mount {
+        sub_path: None,
         host: run.join(FOLDER),
         guest: folder.to_str()?.to_owned(),
         access: Access::ReadWrite,
@@ -93,7 +94,8 @@ fn read(container: &Container, state: &State) -> Option<String> {
     let folder = openat(CWD, &mount.host, flags, Mode::empty()).ok()?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let mut file = File::from(openat2(folder, rest, flags, Mode::empty(), inside).ok()?);
+    let path = Path::new(mount.sub_path.as_deref().unwrap_or_default()).join(rest);
+    let mut file = File::from(openat2(folder, &path, flags, Mode::empty(), inside).ok()?);
     let stat = fstat(&file).ok()?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return None;
@@ -128,7 +130,12 @@ mod tests {
     use super::*;
 
     fn mounted(guest: &str) -> Mount {
-        Mount { host: PathBuf::new(), guest: guest.to_owned(), access: Access::ReadWrite }
+        Mount {
+            host: PathBuf::new(),
+            sub_path: None,
+            guest: guest.to_owned(),
+            access: Access::ReadWrite,
+        }
     }
 
     #[test]

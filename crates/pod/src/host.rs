@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use nodule_image::Images;
+use nodule_volume::Memory;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::admission::Ledger;
@@ -54,6 +55,8 @@ pub struct Config {
     pub memory: u64,
     /// Whether this agent may make a process less likely to be killed than itself.
     pub privileged: bool,
+    /// Whether this agent may mount file systems.
+    pub may_mount: bool,
     /// The network that pods have.
     pub network: Network,
     /// A log file is turned when it is this long, in bytes (`containerLogMaxSize`).
@@ -98,6 +101,8 @@ pub(crate) struct Host {
     pub(crate) mirrors: watch::Receiver<Mirrors>,
     /// The ConfigMaps and Secrets that pods refer to.
     pub(crate) objects: Objects,
+    /// Where what must not be on a disk lies.
+    pub(crate) memory: OnceLock<Memory>,
     /// None until they were listed once.
     pub(crate) services: watch::Receiver<Option<Services>>,
     /// API requests that all pods together may have under way.
@@ -133,6 +138,26 @@ impl Host {
     pub(crate) fn order(&self, uid: String, failure: Failure) {
         // Only an agent that ends has no one who listens: the next one comes to the same.
         let _ = self.orders.send((uid, failure));
+    }
+
+    /// The API server; or that there is none, for whom it may concern.
+    pub(crate) fn server(&self) -> Result<kube::Client, String> {
+        self.client.clone().ok_or_else(|| "this node has no API server to ask".to_owned())
+    }
+
+    /// Where the files of all pods lie that must not be on a disk.
+    pub(crate) fn memory_folder(&self) -> PathBuf {
+        self.config.run.join("volumes")
+    }
+
+    /// Where those of one pod lie.
+    pub(crate) fn memory_of(&self, pod: &Pod) -> PathBuf {
+        self.memory_folder().join(pod.metadata.uid.as_deref().unwrap_or_default())
+    }
+
+    /// Whether what lies there is off the disk.
+    pub(crate) fn has_memory(&self) -> bool {
+        self.memory.get().is_some_and(Memory::is_memory)
     }
 
     /// What the node gives to pods, as the API server was told; before that, what this machine has.

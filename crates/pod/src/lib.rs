@@ -74,6 +74,7 @@ mod tasks;
 mod user;
 mod view;
 mod views;
+mod volumes;
 mod worker;
 mod zygote;
 

@@ -1,29 +1,25 @@
 //! What a pod's containers need beside their images: what it refers to, its volumes, their environment.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, FileKeySelector};
-use nodule_sandbox_proto as proto;
 
 use crate::env::{self, Environment};
-use crate::events::Kind;
 use crate::field::Downward;
 use crate::objects::{Known, references};
 use crate::pull::{Ready, chain};
 use crate::service::Services;
 use crate::settings;
 use crate::source::Origin;
+use crate::volumes::Volumes;
 use crate::worker::Worker;
-
-/// Where each of the pod's volumes lies on the host, by name.
-pub(crate) type Volumes = BTreeMap<String, PathBuf>;
 
 /// What is there for the pod's containers.
 #[derive(Debug)]
 pub(crate) struct Needs {
     pub(crate) known: Known,
-    pub(crate) volumes: Volumes,
+    pub(crate) volumes: Arc<Volumes>,
 }
 
 /// Why a container does not run yet.
@@ -54,31 +50,13 @@ impl Worker {
         keys.extend(settings::reference(&self.record.pod));
         self.follow.only(&keys, &self.host.objects);
         let known = self.follow.known();
-        let volumes = self.volumes()?;
+        let volumes = self.volumes(&known)?;
         Some(Needs { known, volumes })
     }
 
     /// The pod ends: what it refers to means nothing any more.
     pub(crate) fn refer_no_more(&mut self) {
         self.follow.only(&BTreeSet::new(), &self.host.objects);
-    }
-
-    fn volumes(&mut self) -> Option<Volumes> {
-        match nodule_volume::prepare(&self.record.pod, &self.folder.volumes()) {
-            Ok(volumes) => Some(volumes),
-            Err(error) => {
-                let message = format!("MountVolume.SetUp failed: {}", chain(&error));
-                self.host.events.say(
-                    &self.record.pod,
-                    None,
-                    Kind::Warning,
-                    "FailedMount",
-                    &message,
-                );
-                self.again();
-                None
-            }
-        }
     }
 
     /// The container's environment, as far as everything that it refers to is known.
@@ -118,29 +96,4 @@ fn read(from: &FileKeySelector, volumes: &Volumes) -> Result<Option<String>, Str
     let folder = volumes.get(&from.volume_name).ok_or_else(none)?;
     let text = nodule_volume::read(folder, &from.path, LIMIT);
     text.map_err(|error| format!("couldn't parse env file {:?}: {}", from.path, chain(&error)))
-}
-
-/// The container's mounts as preopened folders, in the order of the spec.
-pub(crate) fn mounts(
-    container: &Container,
-    volumes: &Volumes,
-) -> Result<Vec<proto::Mount>, String> {
-    let mounts = container.volume_mounts.iter().flatten();
-    let wanted = mounts.filter(|mount| !nodule_volume::is_left_out(&mount.name));
-    wanted
-        .map(|mount| {
-            if mount.sub_path.is_some() || mount.sub_path_expr.is_some() {
-                return Err(format!(
-                    "volumeMount \"{}\": subPath is not supported by this node yet",
-                    mount.mount_path
-                ));
-            }
-            let host = volumes
-                .get(&mount.name)
-                .ok_or_else(|| format!("volume \"{}\" is not in the pod", mount.name))?;
-            let read_only = mount.read_only == Some(true);
-            let access = if read_only { proto::Access::ReadOnly } else { proto::Access::ReadWrite };
-            Ok(proto::Mount { host: host.clone(), guest: mount.mount_path.clone(), access })
-        })
-        .collect()
 }

@@ -1,10 +1,11 @@
 //! The pods of this node, for those who look at them from outside; and how the work on them is set up.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use nodule_image::Images;
+use nodule_volume::MemoryError;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinError;
 
@@ -73,6 +74,8 @@ pub struct Error(#[from] Cause);
 pub(crate) enum Cause {
     #[error("read the pods that this node knows")]
     Records { source: record::Error },
+    #[error("make a place for Secrets in memory")]
+    Memory { source: MemoryError },
     #[error("look after a pod")]
     Worker { source: JoinError },
     #[error(transparent)]
@@ -132,6 +135,7 @@ impl Pods {
             services,
             rate,
             mirrors: seen,
+            memory: OnceLock::new(),
             slots: Arc::new(Semaphore::new(SLOTS)),
             starts: Semaphore::new(STARTS),
             measures: Semaphore::new(MEASURES),

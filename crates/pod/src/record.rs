@@ -216,6 +216,8 @@ pub(crate) enum Error {
     #[error(transparent)]
     Group(nodule_cgroup::Error),
     #[error(transparent)]
+    Unmount(nodule_volume::MemoryError),
+    #[error(transparent)]
     Folder(nodule_volume::RemoveError),
 }
 
@@ -309,7 +311,9 @@ impl Folder {
 
     /// Removes the volumes, and nothing else: the pod's last status is still asked for.
     pub(crate) fn remove_volumes(&self) -> Result<(), Error> {
-        remove(&self.volumes())
+        let volumes = self.volumes();
+        nodule_volume::unmount_below(&volumes).map_err(Error::Unmount)?;
+        remove(&volumes)
     }
 
     /// Removes all that is kept of the pod.

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::watcher::Event;
 use nodule_manifest::{MANIFEST, Set};
+use nodule_volume::Memory;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinSet};
 use tracing::{Instrument, info_span, warn};
@@ -85,6 +86,7 @@ impl Runner {
     /// Takes up the pods that are recorded, then those of the other sources, and those that the API server names once the
     /// node is registered. Ends only when it cannot go on. Dropped, it leaves every container running.
     pub async fn run(mut self) -> Result<Infallible, Error> {
+        Self::remember(Arc::clone(&self.host)).await?;
         Self::sweep(Arc::clone(&self.host)).await;
         self.recall().map_err(|source| Cause::Records { source })?;
         self.settle();
@@ -110,6 +112,21 @@ impl Runner {
         }
     }
 
+    /// Makes the place for what must not be on a disk.
+    async fn remember(host: Arc<Host>) -> Result<(), Cause> {
+        let (folder, may_mount) = (host.memory_folder(), host.config.may_mount);
+        let opened = task::spawn_blocking(move || Memory::open(&folder, may_mount)).await;
+        let opened = opened.map_err(|source| Cause::Worker { source })?;
+        let memory = opened.map_err(|source| Cause::Memory { source })?;
+        if !memory.is_memory() {
+            let folder = host.memory_folder();
+            warn!(folder = %folder.display(), "Secrets lie on a disk: it is no tmpfs, and none may be mounted");
+        }
+        // Set once: a runner runs once.
+        let _ = host.memory.set(memory);
+        Ok(())
+    }
+
     /// Removes what an earlier agent had no time to. Before any pod is looked after, so that what they make is not met.
     async fn sweep(host: Arc<Host>) {
         let sweep = move || {
@@ -117,6 +134,9 @@ impl Runner {
                 warn!(error = &error as &dyn std::error::Error, "links to logs not removed");
             }
             let known = Folder::uids(&host.config.root);
+            if let Some(Err(error)) = host.memory.get().map(|memory| memory.sweep(&known)) {
+                warn!(error = &error as &dyn std::error::Error, "Secrets of old pods not removed");
+            }
             if let Err(error) = host.groups.sweep(&known) {
                 warn!(error = &error as &dyn std::error::Error, "cgroups of old pods not removed");
             }

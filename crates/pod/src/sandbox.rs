@@ -68,6 +68,8 @@ pub(crate) enum Error {
     State { source: StateError },
     #[error("make the container's cgroup")]
     Cgroup { source: nodule_cgroup::Error },
+    #[error("subPath {path}")]
+    SubPath { path: String, source: nodule_volume::BeneathError },
     #[error("listen on {}", path.display())]
     Listen { path: PathBuf, source: io::Error },
     #[error("start {}", program.display())]

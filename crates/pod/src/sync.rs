@@ -14,7 +14,7 @@ use crate::epilogue;
 use crate::events::Kind;
 use crate::host::Host;
 use crate::links::Links;
-use crate::needs::{Needs, Unready, mounts};
+use crate::needs::{Needs, Unready};
 use crate::order::{self, Role};
 use crate::probe::health::Health;
 use crate::pull::{self, Asked, Need, Ready, chain};
@@ -27,6 +27,7 @@ use crate::settings::settings;
 use crate::status::Waiting;
 use crate::user::Choice;
 use crate::view::log_path;
+use crate::volumes::mounts;
 use crate::worker::{Notice, Worker};
 
 impl Worker {
@@ -109,7 +110,7 @@ impl Worker {
     }
 
     /// Sees that the pod has a user of its own, where this agent can make processes another user's.
-    fn settle(&mut self) -> bool {
+    pub(crate) fn settle(&mut self) -> bool {
         let Some(users) = self.host.users.as_ref().filter(|_| self.record.user.is_none()) else {
             return true;
         };
@@ -203,7 +204,7 @@ impl Worker {
             id: String::new(),
             program: proto::Program { cwasm: ready.compiled.code.clone(), kind },
             args: ready.image.argv(&command, &args),
-            mounts: mounts(container, &needs.volumes)?,
+            mounts: mounts(&self.record.pod, container, &needs.volumes, &env)?,
             env: env.all,
             stdin: if held { proto::Stdin::Held } else { proto::Stdin::Empty },
             limits: proto::Limits { memory: memory_limit(container)? },
@@ -320,6 +321,12 @@ fn start(
     place: &Place,
     mut config: proto::Container,
 ) -> Result<Sandbox, sandbox::Error> {
+    for mount in &config.mounts {
+        if let Some(path) = &mount.sub_path {
+            nodule_volume::make(&mount.host, path)
+                .map_err(|source| sandbox::Error::SubPath { path: path.clone(), source })?;
+        }
+    }
     config.cgroup = host
         .groups
         .make(pod, container, &config.id)

@@ -31,6 +31,7 @@ use crate::service::Services;
 use crate::sink::Sink;
 use crate::status::{self, Seen, Waiting};
 use crate::view::{LogEnds, View};
+use crate::volumes::{self, Mounted};
 
 /// What the node is asked to do with a pod.
 #[derive(Debug, Clone)]
@@ -59,6 +60,8 @@ pub(crate) enum Notice {
     Measured { exceeded: Option<String>, took: Duration },
     /// A lifecycle hook was run.
     Hooked { container: String, attempt: u32, moment: Moment, result: Result<(), hook::Failed> },
+    /// A round of setting up the volumes is over.
+    Mounted(Box<Mounted>),
     /// The API server has nothing more to be told.
     Published,
 }
@@ -80,6 +83,7 @@ pub(crate) struct Worker {
     pub(crate) fetches: JoinSet<Fetched>,
     /// What the pod refers to, while it runs.
     pub(crate) follow: Follow,
+    pub(crate) volumes: volumes::State,
     /// Until they were listed, which starts wait for.
     services: watch::Receiver<Option<Services>>,
     pub(crate) tasks: JoinSet<Notice>,
@@ -134,6 +138,7 @@ impl Worker {
             waiting: BTreeMap::new(),
             fetches: JoinSet::new(),
             follow: Follow::default(),
+            volumes: volumes::State::default(),
             services,
             tasks,
             told: BTreeMap::new(),
@@ -324,6 +329,7 @@ impl Worker {
                 self.hooked(&container, attempt, moment, result);
             }
             Notice::Measured { exceeded, took } => self.measured(exceeded, took),
+            Notice::Mounted(mounted) => self.mounted(*mounted),
             Notice::Linked { container, result: Err(error) } => {
                 warn!(container, error = &error as &dyn std::error::Error, "log not linked");
             }

@@ -94,6 +94,9 @@ pub enum Kind {
 pub struct Mount {
     /// The absolute path on the host.
     pub host: PathBuf,
+    /// What of it is meant, as a relative path: the sandbox follows no link out of `host` on the way. None: all of it.
+    #[serde(default)]
+    pub sub_path: Option<String>,
     /// The absolute path that the guest sees.
     pub guest: String,
     /// What the guest may do below it.

@@ -27,6 +27,7 @@ fn container() -> Container {
         args: vec!["hello".into(), "--loud".into()],
         env: vec![("A".into(), "1".into()), ("A".into(), "2".into())],
         mounts: vec![Mount {
+            sub_path: None,
             host: "/srv".into(),
             guest: "/data".into(),
             access: Access::ReadOnly,

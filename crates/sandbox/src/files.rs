@@ -19,7 +19,7 @@ impl Files {
         let mut wasi = WasiCtxBuilder::new();
         // Only this guest waits for its files, so that it may as well do so here: a thread pool would cost it more.
         wasi.allow_blocking_current_thread(true);
-        for Mount { host, guest, access } in &stage.mounts {
+        for Mount { host, guest, access, .. } in &stage.mounts {
             let open = |source| StartError::Preopen { guest: guest.clone(), source };
             wasi.preopened_dir(host, guest, permissions(*access)).map_err(open)?;
         }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -52,6 +52,46 @@ pub(crate) fn open(
 ) -> rustix::io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     rustix::fs::openat2(folder, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
+/// A path to what a descriptor is of.
+pub(crate) fn descriptor(file: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
+}
+
+/// Sees that there is something at `path` in the volume at `folder`: where there is nothing, folders are made, with the
+/// permissions of the volume's own. Blocking.
+pub fn make(folder: &Path, path: &str) -> Result<(), BeneathError> {
+    let error = |errno: Errno| match errno {
+        Errno::XDEV | Errno::LOOP => BeneathError::Out { path: path.to_owned() },
+        errno => BeneathError::Open { path: path.to_owned(), source: errno.into() },
+    };
+    let root = entry::open(folder).map_err(error)?;
+    match open(&root, path, OFlags::PATH) {
+        Err(Errno::NOENT) => {}
+        found => return found.map(drop).map_err(error),
+    }
+    let mode = Mode::from_raw_mode(rustix::fs::fstat(&root).map_err(error)?.st_mode & 0o7777);
+    let mut parent = root;
+    for part in path.split('/').filter(|part| !matches!(*part, "" | ".")) {
+        parent = step(&parent, part, mode).map_err(error)?;
+    }
+    Ok(())
+}
+
+/// The folder `name` in `parent`, which is made if there is none.
+fn step(parent: &OwnedFd, name: &str, mode: Mode) -> rustix::io::Result<OwnedFd> {
+    const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
+    match open(parent, name, FOLDER) {
+        Err(Errno::NOENT) => {
+            rustix::fs::mkdirat(parent, name, mode)?;
+            let made = open(parent, name, FOLDER | OFlags::NOFOLLOW)?;
+            // The process' umask took bits away.
+            rustix::fs::fchmod(&made, mode)?;
+            Ok(made)
+        }
+        found => found,
+    }
 }
 
 /// The text of the file `path` in the volume at `folder`; none if there is none. Never waits for a guest: what is no regular
@@ -104,5 +144,29 @@ mod tests {
         assert!(matches!(read("deep"), Err(BeneathError::NoFile { .. })));
         fs::write(volume.join("large"), "four").unwrap();
         assert!(matches!(read("large"), Err(BeneathError::Large { limit: 3, .. })));
+    }
+
+    #[test]
+    fn folders_are_made_within_the_volume_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let volume = root.path().join("volume");
+        fs::create_dir_all(volume.join("there")).unwrap();
+        fs::set_permissions(&volume, fs::Permissions::from_mode(0o777)).unwrap();
+        fs::create_dir(root.path().join("other")).unwrap();
+        symlink("../other", volume.join("out")).unwrap();
+        symlink("there", volume.join("in")).unwrap();
+        fs::write(volume.join("file"), "").unwrap();
+        for path in ["a/b", "in/c", "file", "a/b", "there"] {
+            make(&volume, path).unwrap();
+        }
+        assert!(volume.join("a/b").is_dir() && volume.join("there/c").is_dir());
+        let mode = fs::metadata(volume.join("a/b")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o777);
+        for path in ["out/d", "../d", "out"] {
+            assert!(matches!(make(&volume, path), Err(BeneathError::Out { .. })), "{path}");
+        }
+        assert!(make(&volume, "file/e").is_err());
+        assert!(fs::read_dir(root.path().join("other")).unwrap().next().is_none());
     }
 }

@@ -68,6 +68,7 @@ impl<'a> Bench<'a> {
             program: compile(&wasm, sandboxes.folder())?,
             args: Vec::new(),
             mounts: vec![Mount {
+                sub_path: None,
                 host: data.clone(),
                 guest: SEEN.to_owned(),
                 access: Access::ReadWrite,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::future::select_all;
-use k8s_openapi::api::core::v1::{Container, EnvVarSource, Pod, Volume};
+use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, EnvVarSource, Pod, Volume};
 use tokio::sync::watch;
 
 use super::{Answer, Key, Kind, Object, Objects};
@@ -104,7 +104,11 @@ impl Known {
 pub(crate) fn references(pod: &Pod) -> BTreeSet<Key> {
     let Some(spec) = &pod.spec else { return BTreeSet::new() };
     let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
-    let mut named: Vec<(Kind, &str)> = containers.flat_map(of_container).collect();
+    let containers = containers.map(|container| (&container.env, &container.env_from));
+    let ephemeral = spec.ephemeral_containers.iter().flatten();
+    let ephemeral = ephemeral.map(|container| (&container.env, &container.env_from));
+    let all = containers.chain(ephemeral);
+    let mut named: Vec<_> = all.flat_map(|(env, from)| of_environment(env, from)).collect();
     named.extend(spec.volumes.iter().flatten().flat_map(of_volume));
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let named = named.into_iter().filter(|(_, name)| !name.is_empty());
@@ -113,13 +117,16 @@ pub(crate) fn references(pod: &Pod) -> BTreeSet<Key> {
         .collect()
 }
 
-fn of_container(container: &Container) -> Vec<(Kind, &str)> {
-    let sources = container.env_from.iter().flatten().flat_map(|from| {
+fn of_environment<'a>(
+    env: &'a Option<Vec<EnvVar>>,
+    from: &'a Option<Vec<EnvFromSource>>,
+) -> Vec<(Kind, &'a str)> {
+    let sources = from.iter().flatten().flat_map(|from| {
         let map = from.config_map_ref.as_ref().map(|map| (Kind::ConfigMap, map.name.as_str()));
         let secret = from.secret_ref.as_ref().map(|it| (Kind::Secret, it.name.as_str()));
         map.into_iter().chain(secret)
     });
-    let values = container.env.iter().flatten().filter_map(|env| env.value_from.as_ref());
+    let values = env.iter().flatten().filter_map(|env| env.value_from.as_ref());
     sources.chain(values.flat_map(of_value)).collect()
 }
 
@@ -129,7 +136,8 @@ fn of_value(from: &EnvVarSource) -> Vec<(Kind, &str)> {
     map.into_iter().chain(secret).collect()
 }
 
-fn of_volume(volume: &Volume) -> Vec<(Kind, &str)> {
+/// What a volume is made of.
+pub(crate) fn of_volume(volume: &Volume) -> Vec<(Kind, &str)> {
     let map = volume.config_map.as_ref().map(|map| (Kind::ConfigMap, map.name.as_str()));
     let secret = volume.secret.as_ref().and_then(|it| it.secret_name.as_deref());
     let projected = volume.projected.iter().flat_map(|it| it.sources.iter().flatten());
@@ -157,6 +165,7 @@ mod tests {
                 "initContainers": [{"name": "i", "env": [env("secretKeyRef", "s1")]}],
                 "containers": [{"name": "c", "env": [env("configMapKeyRef", "m1"), {"name": "B", "value": "x"}],
                     "envFrom": [{"configMapRef": {"name": "m2"}}, {"secretRef": {"name": "s2"}}]}],
+                "ephemeralContainers": [{"name": "e", "env": [env("secretKeyRef", "s5")]}],
                 "volumes": [
                     {"name": "a", "configMap": {"name": "m3"}}, {"name": "b", "secret": {"secretName": "s3"}},
                     {"name": "c", "projected": {"sources": [
@@ -173,6 +182,7 @@ mod tests {
             "secret/n/s2",
             "secret/n/s3",
             "secret/n/s4",
+            "secret/n/s5",
         ]);
         assert_eq!(names, wanted.collect::<Vec<_>>());
     }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use tokio::sync::{mpsc, watch};
 
-pub(crate) use follow::{Follow, Known, Lack, references};
+pub(crate) use follow::{Follow, Known, Lack, of_volume, references};
 pub(crate) use keeper::Keeper;
 
 /// The kinds that are followed.

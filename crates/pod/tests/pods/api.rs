@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 
-use crate::objects::{Asked, Objects};
+use crate::objects::{Asked, Objects, Tokens};
 
 /// What happens to a request instead of being served.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +32,7 @@ pub(crate) enum Fault {
 
 #[derive(Default)]
 struct Inner {
+    tokens: Tokens,
     objects: Objects,
     pods: BTreeMap<String, Value>,
     version: u64,
@@ -88,6 +89,11 @@ impl Api {
     /// Removes it.
     pub(crate) fn take(&self, plural: &'static str, name: &str) {
         self.shared.inner.lock().unwrap().objects.take(plural, "default", name);
+    }
+
+    /// The first service-account token ends after so many seconds; those after it live long.
+    pub(crate) fn tokens_live(&self, seconds: i64) {
+        self.shared.inner.lock().unwrap().tokens.first = seconds;
     }
 
     pub(crate) fn apply(&self, pod: Value) {
@@ -240,6 +246,16 @@ fn answer(shared: &Shared, method: &Method, path: &str, body: &Value) -> Respons
             shared.inner.lock().unwrap().events.push(body.clone());
             shared.beat();
             (StatusCode::CREATED, axum_json(body)).into_response()
+        }
+        ("POST", ["namespaces", _, "serviceaccounts", _, "token"]) => {
+            let token = shared.inner.lock().unwrap().tokens.give(body);
+            (StatusCode::CREATED, axum_json(&token)).into_response()
+        }
+        ("GET", ["namespaces", _, plural, name] | [plural, name]) => {
+            match shared.inner.lock().unwrap().objects.find(plural, name) {
+                Some(object) => axum_json(&object).into_response(),
+                None => refuse(404, &format!("{plural} \"{name}\" not found")),
+            }
         }
         _ => refuse(404, "not found"),
     }

@@ -25,6 +25,7 @@ mod registry;
 mod shutdown;
 mod statics;
 mod storage;
+mod volumes;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -115,6 +116,7 @@ impl Agent {
             cgroups,
             memory: 1 << 30,
             privileged,
+            may_mount: false,
             network: nodule_pod::Network {
                 deny: vec!["192.0.2.0/24".parse().unwrap()],
                 ..nodule_pod::Network::default()

@@ -91,6 +91,13 @@ impl Objects {
         _ = self.changes.send(change);
     }
 
+    /// The object of this name, whatever its namespace.
+    pub(crate) fn find(&self, plural: &str, name: &str) -> Option<Value> {
+        let mut all = self.now.iter();
+        let found = all.find(|((kind, _, own), _)| *kind == plural && own == name);
+        found.map(|(_, object)| object.clone())
+    }
+
     pub(crate) fn list(&self, asked: &Asked) -> Value {
         let all = self.now.iter().map(|((plural, ..), object)| (0, *plural, "", object.clone()));
         let items: Vec<Value> =
@@ -126,4 +133,29 @@ fn key(plural: &'static str, object: &Value) -> (&'static str, String, String) {
 /// A ConfigMap, or with encoded values a Secret.
 pub(crate) fn holding(name: &str, data: &Value) -> Value {
     json!({"metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}")}, "data": data})
+}
+
+/// The service-account tokens that were given.
+pub(crate) struct Tokens {
+    /// Seconds that the first one lives.
+    pub(crate) first: i64,
+    given: u32,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self { first: 3600, given: 0 }
+    }
+}
+
+impl Tokens {
+    /// Answers a TokenRequest. The text begins with the token's number.
+    pub(crate) fn give(&mut self, request: &Value) -> Value {
+        self.given += 1;
+        let life = if self.given == 1 { self.first } else { 3600 };
+        let expires = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(life);
+        let mut given = request.clone();
+        given["status"] = json!({"token": format!("{} token", self.given), "expirationTimestamp": expires.to_string()});
+        given
+    }
 }

@@ -17,6 +17,7 @@ mod cgroup;
 mod landlock;
 mod limits;
 mod seccomp;
+mod source;
 mod stage;
 mod user;
 

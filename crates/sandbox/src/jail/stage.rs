@@ -20,6 +20,7 @@ use thiserror::Error;
 
 use super::JailError;
 use super::apart::{self, Apart};
+use super::source::Source;
 
 /// The folder below the state folder that the namespace's file system is mounted on.
 const FOLDER: &str = "files";
@@ -52,7 +53,10 @@ pub enum StageError {
         folder: String,
     },
     /// This process may not have mounts of its own.
-    #[error("mount {} files: this needs root, or a kernel that lets users have namespaces", count)]
+    #[error(
+        "mount {} files or parts of volumes: this needs root, or a kernel that lets users have namespaces",
+        count
+    )]
     Namespace {
         /// How many there are.
         count: usize,
@@ -116,9 +120,13 @@ impl Stage {
         match apart::separate().map_err(StageError::Apart)? {
             Apart::Yes => {}
             // Folders can do without.
-            Apart::Refused(_) if files.is_empty() => return Ok(Self::bare(folders, own)),
+            Apart::Refused(_)
+                if files.is_empty() && folders.iter().all(|mount| mount.sub_path.is_none()) =>
+            {
+                return Ok(Self::bare(folders, own));
+            }
             Apart::Refused(source) => {
-                return Err(StageError::Namespace { count: files.len(), source });
+                return Err(StageError::Namespace { count: mounts.len(), source });
             }
         }
         let root = state.join(FOLDER);
@@ -181,7 +189,8 @@ fn cover() -> nix::Result<()> {
 fn sort(mounts: &[Mount]) -> Result<(Vec<Mount>, Vec<Mount>), StageError> {
     let (mut folders, mut files) = (Vec::new(), Vec::new());
     for mount in mounts {
-        let kind = fs::metadata(&mount.host).map_err(|source| StageError::mount(mount, source))?;
+        let kind = Source::find(mount).and_then(|source| fs::metadata(source.path()));
+        let kind = kind.map_err(|source| StageError::mount(mount, source))?;
         if kind.is_dir() { &mut folders } else { &mut files }.push(mount.clone());
     }
     Ok((folders, files))
@@ -228,9 +237,15 @@ fn found(root: &Path) -> io::Result<()> {
 
 /// Mounts a folder, with all that is mounted below it, at `target`.
 fn lead(target: PathBuf, folder: &Mount) -> Result<Mount, StageError> {
-    let bound = bind_folder(&target, &folder.host, folder.access);
+    let bound =
+        Source::find(folder).and_then(|source| bind_folder(&target, source.path(), folder.access));
     bound.map_err(|source| StageError::mount(folder, source))?;
-    Ok(Mount { host: target, guest: folder.guest.clone(), access: folder.access })
+    Ok(staged(target, &folder.guest, folder.access))
+}
+
+/// A mount that is made.
+fn staged(host: PathBuf, guest: &str, access: Access) -> Mount {
+    Mount { host, sub_path: None, guest: guest.to_owned(), access }
 }
 
 fn bind_folder(target: &Path, folder: &Path, access: Access) -> io::Result<()> {
@@ -256,13 +271,14 @@ fn fill(folder: &Path, group: &Group<'_>) -> Result<Mount, StageError> {
     }
     let writable = group.files.iter().any(|(_, file)| file.access == Access::ReadWrite);
     let access = if writable { Access::ReadWrite } else { Access::ReadOnly };
-    Ok(Mount { host: folder.to_owned(), guest: group.guest.to_owned(), access })
+    Ok(staged(folder.to_owned(), group.guest, access))
 }
 
 /// Mounts one file on an empty one.
 fn bind(target: &Path, file: &Mount) -> io::Result<()> {
     File::create_new(target)?;
-    mount(Some(&file.host), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    let source = Source::find(file)?;
+    mount(Some(source.path()), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     hold(target, file.access)
 }
 
@@ -297,7 +313,7 @@ mod tests {
     use super::*;
 
     fn at(guest: &str) -> Mount {
-        Mount { host: "/h".into(), guest: guest.into(), access: Access::ReadOnly }
+        staged("/h".into(), guest, Access::ReadOnly)
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl World {
             let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
             fs::set_permissions(&host, mode).unwrap();
             let access = if name == "held" { Access::ReadWrite } else { Access::ReadOnly };
-            Mount { host, guest: format!("/{name}"), access }
+            Mount { host, sub_path: None, guest: format!("/{name}"), access }
         });
         let free = std::env::var(STAGE).is_ok_and(|stage| stage == "free");
         let path = folder.path().join("own");

@@ -126,3 +126,41 @@ fn a_file_within_a_mounted_folder_is_refused_by_name() {
     assert_eq!(ended.exit().cause, Cause::StartFailed);
     assert!(ended.exit().message.ends_with("mounted at /data"), "{}", ended.exit().message);
 }
+
+#[test]
+fn a_part_of_a_volume_is_all_that_is_seen_of_it() {
+    let host = tempfile::tempdir().unwrap();
+    fs::create_dir_all(host.path().join("deep/part")).unwrap();
+    fs::write(host.path().join("deep/part/inner"), "in").unwrap();
+    fs::write(host.path().join("settings"), "blue").unwrap();
+    symlink("deep/part", host.path().join("link")).unwrap();
+    let run = |arguments: &[&str]| {
+        Setup::new(module(), arguments)
+            .part(host.path(), "deep/part", "/data")
+            .part(host.path(), "link", "/linked")
+            .part(host.path(), "settings", "/etc/app.yaml")
+            .run()
+    };
+    assert_eq!(run(&["ls", "/data"]).text(), ["inner"]);
+    assert_eq!(run(&["read", "/linked/inner"]).text(), ["in"]);
+    assert_eq!(run(&["read", "/etc/app.yaml"]).text(), ["blue"]);
+    assert_eq!(run(&["read", "/data/../settings"]).exit().code, 1);
+    assert_eq!(run(&["write", "/data/new", "x"]).exit().code, 0);
+    assert!(host.path().join("deep/part/new").exists());
+}
+
+#[test]
+fn a_link_in_a_volume_leads_no_sub_path_out_of_it() {
+    let host = tempfile::tempdir().unwrap();
+    let volume = host.path().join("volume");
+    fs::create_dir_all(&volume).unwrap();
+    fs::create_dir(host.path().join("other")).unwrap();
+    fs::write(host.path().join("other/secret"), "no").unwrap();
+    symlink("../other", volume.join("relative")).unwrap();
+    symlink(host.path().join("other"), volume.join("absolute")).unwrap();
+    symlink("/proc/self/root", volume.join("magic")).unwrap();
+    for sub_path in ["relative", "absolute", "relative/secret", "magic", "../other", "/etc"] {
+        let ended = Setup::new(module(), &["ls", "/data"]).part(&volume, sub_path, "/data").run();
+        assert_eq!(ended.exit().cause, Cause::StartFailed, "{sub_path}");
+    }
+}

@@ -83,7 +83,21 @@ impl Setup {
     }
 
     pub(crate) fn mount(mut self, host: impl Into<PathBuf>, guest: &str, access: Access) -> Self {
-        self.container.mounts.push(Mount { host: host.into(), guest: guest.into(), access });
+        self.container.mounts.push(Mount {
+            host: host.into(),
+            sub_path: None,
+            guest: guest.into(),
+            access,
+        });
+        self
+    }
+
+    /// A part of a folder, which may be changed.
+    pub(crate) fn part(mut self, host: impl Into<PathBuf>, sub_path: &str, guest: &str) -> Self {
+        self = self.mount(host, guest, Access::ReadWrite);
+        if let Some(mount) = self.container.mounts.last_mut() {
+            mount.sub_path = Some(sub_path.to_owned());
+        }
         self
     }
 
