@@ -4,9 +4,7 @@
 //! (`makeEnvironmentVariables`): a reference sees what was defined before it and the service links, an unknown one stays as
 //! it is written, `$$` is a dollar sign. What the image sets is overridden, and no reference sees it.
 
-use k8s_openapi::api::core::v1::{
-    Container, EnvFromSource, EnvVar, EnvVarSource, FileKeySelector, Pod,
-};
+use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVar, EnvVarSource, FileKeySelector};
 
 use crate::envfile;
 use crate::field::Downward;
@@ -52,6 +50,8 @@ pub(crate) type ReadFile<'a> = &'a dyn Fn(&FileKeySelector) -> Result<Option<Str
 /// What the environment is made of besides the container's own list.
 pub(crate) struct Sources<'a> {
     pub(crate) downward: Downward<'a>,
+    /// What the pod's containers see as theirs.
+    pub(crate) hostname: &'a str,
     /// The image's, which the pod's overrides.
     pub(crate) image: &'a [(String, String)],
     pub(crate) known: &'a Known,
@@ -94,7 +94,7 @@ pub(crate) fn environment(
             own.push((name, value));
         }
     }
-    let mut all = vec![("HOSTNAME".to_owned(), hostname(pod))];
+    let mut all = vec![("HOSTNAME".to_owned(), sources.hostname.to_owned())];
     for (name, value) in sources.image.iter().chain(&own) {
         set(&mut all, name, value.clone());
     }
@@ -239,13 +239,6 @@ pub(crate) fn text(kind: Kind, name: &str, key: &str, value: &[u8]) -> Result<St
     text.map_err(|_| Error::Text { kind, name: name.to_owned(), key: key.to_owned() })
 }
 
-/// The name that the pod's containers see as theirs: `spec.hostname`, else the pod's name, cut to a DNS label.
-pub(crate) fn hostname(pod: &Pod) -> String {
-    let given = pod.spec.as_ref().and_then(|spec| spec.hostname.as_deref());
-    let name = given.or(pod.metadata.name.as_deref()).unwrap_or_default();
-    name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
-}
-
 /// Replaces every `$(NAME)` whose name is known.
 fn expand<'a>(text: &str, look: &dyn Fn(&str) -> Option<&'a str>) -> String {
     let mut out = String::with_capacity(text.len());
@@ -276,6 +269,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
+    use k8s_openapi::api::core::v1::Pod;
     use serde_json::{Value, json};
 
     use super::*;
@@ -321,6 +315,7 @@ mod tests {
                 addresses: &addresses,
                 allocatable: &allocatable,
             },
+            hostname: "web-0",
             image,
             known: &known(),
             services: Some(&Services::default()),

@@ -30,6 +30,7 @@ mod envfile;
 mod ephemeral;
 mod epilogue;
 mod epitaph;
+mod etc;
 mod events;
 mod evict;
 mod failure;

@@ -67,6 +67,7 @@ impl Worker {
         needs: &Needs,
     ) -> Result<Environment, Unready> {
         let (config, allocatable) = (&self.host.config, self.host.allocatable());
+        let identity = self.identity()?;
         let listed = self.host.services.borrow();
         // What is not of the API server does not wait for it (the kubelet's `makeEnvironmentVariables`).
         let none = Services::default();
@@ -79,6 +80,7 @@ impl Worker {
                 addresses: &config.addresses,
                 allocatable: &allocatable,
             },
+            hostname: &identity.name,
             image: &ready.image.config.env,
             known: &needs.known,
             services,

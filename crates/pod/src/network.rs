@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::{fs, io};
 
 use k8s_openapi::api::core::v1::{Pod, PodDNSConfig, PodSpec};
-use nodule_sandbox_proto::{self as proto, Block, Host, Names, Net, Roots};
+use nodule_sandbox_proto::{self as proto, Block, Names, Net, Roots};
 
+use crate::etc::{self, Etc, Identity};
 use crate::events::Kind;
 use crate::resolv;
 use crate::worker::Worker;
@@ -49,9 +50,10 @@ impl Worker {
     /// What the sandboxes of this pod are told; or what is wrong with the pod.
     pub(crate) fn net(&self) -> Result<Net, String> {
         let (network, pod) = (&self.host.config.network, &self.record.pod);
-        let node =
-            network.node().map_err(|(path, error)| format!("{}: {error}", path.display()))?;
-        let (names, cut) = network.names(pod, node)?;
+        let problem = |(path, error): (PathBuf, io::Error)| format!("{}: {error}", path.display());
+        let node = network.node().map_err(problem)?;
+        let (mut names, cut) = network.names(pod, node)?;
+        names.hosts = resolv::hosts(&self.hosts()?);
         if cut {
             let message = format!(
                 "Search Line limits or Nameserver limits were exceeded, some entries have been omitted, the applied lists are: {:?} {}",
@@ -61,6 +63,30 @@ impl Worker {
             self.host.events.say(pod, None, Kind::Warning, "DNSConfigForming", &message);
         }
         Ok(Net { deny: network.deny.clone(), names })
+    }
+
+    /// Who the pod is for its guests.
+    pub(crate) fn identity(&self) -> Result<Identity, String> {
+        let config = &self.host.config;
+        Identity::of(&self.record.pod, &config.node, &config.network.cluster_domain)
+    }
+
+    /// The files of the guests' `/etc`.
+    pub(crate) fn etc(&self, names: &Names) -> Result<Etc, String> {
+        Ok(Etc::new(self.hosts()?, names, &self.identity()?))
+    }
+
+    /// The pod's hosts(5), by which names are looked up, too.
+    fn hosts(&self) -> Result<String, String> {
+        let spec = self.record.pod.spec.clone().unwrap_or_default();
+        let path = PathBuf::from(HOSTS);
+        let node = match spec.host_network {
+            Some(true) => {
+                read(&path).map_err(|(path, error)| format!("{}: {error}", path.display()))?
+            }
+            Some(false) | None => String::new(),
+        };
+        Ok(etc::hosts(&spec, &self.identity()?, &self.host.config.addresses, &node))
     }
 }
 
@@ -85,7 +111,6 @@ impl Network {
                 names.servers.extend(resolv::server("127.0.0.1"));
             }
         }
-        names.hosts = resolv::hosts(&read(&PathBuf::from(HOSTS))?);
         Ok(names)
     }
 
@@ -93,7 +118,7 @@ impl Network {
     fn names(&self, pod: &Pod, node: Names) -> Result<(Names, bool), String> {
         let spec = pod.spec.clone().unwrap_or_default();
         let mut names = match policy(&spec) {
-            "None" => Names { hosts: node.hosts, ..Names::default() },
+            "None" => Names::default(),
             "ClusterFirst" if !self.cluster_dns.is_empty() => {
                 self.cluster(pod.metadata.namespace.as_deref().unwrap_or_default(), node)
             }
@@ -102,7 +127,7 @@ impl Network {
         if let Some(config) = &spec.dns_config {
             self.merge(&mut names, config)?;
         }
-        names.hosts.extend(aliases(&spec)?);
+        check(&spec)?;
         let cut = cut(&mut names);
         Ok((names, cut))
     }
@@ -118,7 +143,7 @@ impl Network {
         extend(&mut search, node.search);
         let servers = self.cluster_dns.iter().filter_map(|ip| resolv::server(&ip.to_string()));
         let servers = servers.collect();
-        Names { hosts: node.hosts, servers, search, ndots: CLUSTER_NDOTS, ..Names::default() }
+        Names { servers, search, ndots: CLUSTER_NDOTS, ..Names::default() }
     }
 
     fn merge(&self, names: &mut Names, config: &PodDNSConfig) -> Result<(), String> {
@@ -149,13 +174,13 @@ fn policy(spec: &PodSpec) -> &str {
     }
 }
 
-fn aliases(spec: &PodSpec) -> Result<Vec<Host>, String> {
-    let aliases = spec.host_aliases.iter().flatten().map(|alias| {
-        let address =
-            alias.ip.parse().map_err(|_| format!("hostAliases: \"{}\" is no address", alias.ip))?;
-        Ok(Host { address, names: alias.hostnames.clone().unwrap_or_default() })
-    });
-    aliases.collect()
+/// Whether the addresses of the pod's aliases are some.
+fn check(spec: &PodSpec) -> Result<(), String> {
+    let mut addresses = spec.host_aliases.iter().flatten().map(|alias| &alias.ip);
+    match addresses.find(|ip| ip.parse::<IpAddr>().is_err()) {
+        Some(ip) => Err(format!("hostAliases: \"{ip}\" is no address")),
+        None => Ok(()),
+    }
 }
 
 /// Appends what is not there yet.
@@ -189,7 +214,7 @@ fn read(path: &PathBuf) -> Result<String, (PathBuf, io::Error)> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::{HostAlias, PodDNSConfigOption};
+    use k8s_openapi::api::core::v1::PodDNSConfigOption;
 
     use super::*;
 
@@ -274,17 +299,11 @@ mod tests {
             searches: Some(["own", "lan"].map(Into::into).into()),
             options: Some(vec![option("ndots", Some("2")), option("rotate", None)]),
         };
-        let alias = HostAlias { ip: "192.0.2.3".into(), hostnames: Some(vec!["db".into()]) };
-        let spec = PodSpec {
-            dns_config: Some(config),
-            host_aliases: Some(vec![alias]),
-            ..PodSpec::default()
-        };
+        let spec = PodSpec { dns_config: Some(config), ..PodSpec::default() };
         let (names, _) = names(&network(), spec).unwrap();
         assert_eq!(servers(&names), ["10.96.0.10", "192.0.2.7"]);
         assert_eq!(names.search.last().unwrap(), "own");
         assert_eq!((names.ndots, names.rotate), (2, true));
-        assert_eq!(names.hosts.last().unwrap().names, ["db"]);
     }
 
     #[test]

@@ -276,6 +276,11 @@ impl Folder {
         self.path.join("volumes")
     }
 
+    /// Where the files of the guests' `/etc` lie.
+    pub(crate) fn etc(&self) -> PathBuf {
+        self.path.join("etc")
+    }
+
     pub(crate) fn load(&self) -> Result<Record, Error> {
         let path = self.path.join(FILE);
         let text =

@@ -11,6 +11,7 @@ use nodule_sandbox_proto as proto;
 use tracing::warn;
 
 use crate::epilogue;
+use crate::etc::Etc;
 use crate::events::Kind;
 use crate::host::Host;
 use crate::links::Links;
@@ -282,6 +283,13 @@ impl Worker {
 
     async fn launch(&mut self, container: &Container, mut config: proto::Container) {
         let name = &container.name;
+        let etc = match self.etc(&config.net.names) {
+            Ok(etc) => (self.folder.etc(), etc),
+            Err(message) => {
+                self.hold(container, "CreateContainerConfigError", message);
+                return self.again();
+            }
+        };
         let (Some(place), Some(run)) = (self.place(name), self.record.run_mut(name)) else {
             return;
         };
@@ -298,7 +306,7 @@ impl Worker {
         let Ok(_turn) = host.starts.acquire().await else { return };
         let (host, pod) = (Arc::clone(&self.host), Arc::clone(&self.record.pod));
         let asked = container.clone();
-        let start = move || start(&host, &pod, &asked, &place, config);
+        let start = move || start(&host, &pod, &asked, &place, &etc, config);
         match tokio::task::spawn_blocking(start).await {
             Ok(Ok(sandbox)) => {
                 self.attend(name, sandbox);
@@ -319,6 +327,7 @@ fn start(
     pod: &Pod,
     container: &Container,
     place: &Place,
+    (folder, etc): &(PathBuf, Etc),
     mut config: proto::Container,
 ) -> Result<Sandbox, sandbox::Error> {
     for mount in &config.mounts {
@@ -327,6 +336,8 @@ fn start(
                 .map_err(|source| sandbox::Error::SubPath { path: path.clone(), source })?;
         }
     }
+    etc.write(folder).map_err(|source| sandbox::Error::Create { path: folder.clone(), source })?;
+    etc.mount(folder, &mut config.mounts);
     config.cgroup = host
         .groups
         .make(pod, container, &config.id)

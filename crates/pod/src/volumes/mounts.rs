@@ -93,6 +93,7 @@ mod tests {
         let allocatable = BTreeMap::new();
         let sources = Sources {
             downward: Downward { pod: &pod, node: "", addresses: &[], allocatable: &allocatable },
+            hostname: "",
             image: &[],
             known: &Known::default(),
             services: Some(&Services::default()),

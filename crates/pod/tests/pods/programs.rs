@@ -62,6 +62,17 @@ async fn a_guest_is_told_of_its_network_and_its_configuration() {
     assert_eq!(names["search"], json!(["lan"]));
     let last = names["hosts"].as_array().unwrap().last().unwrap();
     assert_eq!(last, &json!({"address": "198.51.100.2", "names": ["db"]}));
+    let node_only =
+        names["hosts"].as_array().unwrap().iter().find(|host| host["names"][0] == "told");
+    assert_eq!(node_only.unwrap()["address"], "127.0.0.1", "its own name is the pod's address");
+    let etc = root.path().join("pods/u1/etc");
+    let mounts = told["mounts"].as_array().unwrap();
+    let mount = mounts.iter().find(|mount| mount["guest"] == "/etc").unwrap();
+    assert_eq!((&mount["host"], &mount["access"]), (&json!(etc), &json!("ReadOnly")));
+    let read = |name: &str| fs::read_to_string(etc.join(name)).unwrap();
+    assert!(read("hosts").ends_with("# Entries added by HostAliases.\n198.51.100.2\tdb\n"));
+    assert_eq!(read("resolv.conf"), "search lan\nnameserver 198.51.100.1\n");
+    assert_eq!(read("hostname"), "told\n");
     api.delete("told", 1);
     api.until("removal", |api| api.pod("told").is_none().then_some(())).await;
 }
