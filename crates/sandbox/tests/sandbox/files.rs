@@ -1,6 +1,7 @@
 //! Mounts.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use nodule_sandbox_proto::{Access, Cause};
 
