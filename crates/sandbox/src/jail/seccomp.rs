@@ -66,14 +66,12 @@ fn guarded() -> Result<Rules, BackendError> {
         0,
     )?;
     let thread = wide(libc::CLONE_THREAD);
-    let controls: Vec<_> =
-        [libc::FIONBIO, libc::FIONREAD].map(|request| i32::try_from(request).unwrap_or(0)).into();
     let myself = i32::try_from(std::process::id()).unwrap_or(0);
     Ok(Rules::from([
         (libc::SYS_mmap, vec![SeccompRule::new(vec![no_exec, private])?]),
         (libc::SYS_mprotect, vec![no_code()?]),
         (libc::SYS_clone, vec![rule(0, SeccompCmpOp::MaskedEq(thread), thread)?]),
-        (libc::SYS_ioctl, one_of(1, &controls)?),
+        (libc::SYS_ioctl, controls()?),
         (libc::SYS_tgkill, one_of(0, &[myself])?),
         // musl's raise(3), and so abort(3), which goes on with an instruction that faults where this is refused: of the
         // main thread alone, whose number is the process's. A thread's could be another process's by then.
@@ -81,6 +79,18 @@ fn guarded() -> Result<Rules, BackendError> {
         // Of its others, F_SETOWN and F_SETSIG send any signal to any process of the same user.
         (libc::SYS_fcntl, one_of(1, DESCRIPTOR)?),
     ]))
+}
+
+/// What is asked of a descriptor by ioctl(2).
+fn controls() -> Result<Vec<SeccompRule>, BackendError> {
+    /// Which pages of this process were written (`linux/fs.h`): Wasmtime asks it of `/proc/self/pagemap`, which it has open
+    /// for programs that answer requests.
+    const PAGEMAP_SCAN: u64 = 0xc060_6610;
+    let requests: Vec<_> =
+        [libc::FIONBIO, libc::FIONREAD].map(|request| i32::try_from(request).unwrap_or(0)).into();
+    let mut rules = one_of(1, &requests)?;
+    rules.push(rule(1, SeccompCmpOp::Eq, PAGEMAP_SCAN)?);
+    Ok(rules)
 }
 
 fn rule(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule, BackendError> {

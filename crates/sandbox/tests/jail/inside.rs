@@ -224,6 +224,8 @@ fn calls() {
         tried("bpf", libc::syscall(libc::SYS_bpf, 0, 0, 0));
         tried("memfd", libc::memfd_create(c"x".as_ptr(), 0).into());
         tried("open-by-handle", libc::syscall(libc::SYS_open_by_handle_at, 0, 0, 0));
+        // Allowed, and nothing that a standard input would answer.
+        tried("ioctl-pagemap", libc::ioctl(0, 0xc060_6610, std::ptr::null::<u8>()).into());
         tried("ioctl-tty", libc::ioctl(0, libc::TIOCSTI, c"x".as_ptr()).into());
         let program = [c"/bin/true".as_ptr(), std::ptr::null()];
         tried("exec", exec(&program));

@@ -138,6 +138,7 @@ fn a_sealed_process_has_the_system_calls_of_a_guest_and_no_others() {
     ];
     assert_found(&found, &refused.map(|name| (name, error(libc::ENOSYS))));
     assert_found(&found, &["thread", "mmap", "write-to-held"].map(|name| (name, ok())));
+    assert_found(&found, &[("ioctl-pagemap", error(libc::ENOTTY))]);
 }
 
 #[test]
