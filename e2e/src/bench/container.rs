@@ -16,8 +16,8 @@ use jiff::Timestamp;
 use nodule_sandbox_proto::frame::{Decoder, encode};
 use nodule_sandbox_proto::zygote::Order;
 use nodule_sandbox_proto::{
-    Container, Limits, Log, Mount, Net, Program, Report, Request, Started, State, Stdin, User,
-    VERSION,
+    Container, Http, Limits, Log, Mount, Net, Program, Report, Request, Started, State, Stdin,
+    User, VERSION,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -47,6 +47,8 @@ pub(super) struct Guest {
     pub(super) program: Program,
     pub(super) args: Vec<String>,
     pub(super) mounts: Vec<Mount>,
+    /// How it is served, if it is.
+    pub(super) http: Option<Http>,
 }
 
 /// Starts containers.
@@ -136,7 +138,7 @@ fn orders(guest: &Guest, folder: &Path, number: u32) -> Container {
         nice: None,
         net: Net::default(),
         config: BTreeMap::new(),
-        http: None,
+        http: guest.http.clone(),
         roots: Vec::new(),
     }
 }

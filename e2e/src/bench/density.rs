@@ -57,7 +57,7 @@ impl Density {
 pub(super) const PARTS: [&str; 5] =
     ["private", "part of what is shared", "page tables", "kernel stacks", "other kernel"];
 
-/// Measures the small program and the middle one.
+/// Measures the small program and the middle one, and what fewer pods of the large one hold.
 pub(super) async fn measure(programs: &[Sized]) -> Result<Vec<Density>> {
     let sandboxes = Sandboxes::counted()?;
     let mut all = Vec::new();
@@ -65,6 +65,9 @@ pub(super) async fn measure(programs: &[Sized]) -> Result<Vec<Density>> {
         for count in COUNTS {
             all.push(one(&sandboxes, program, count).await?);
         }
+    }
+    for large in programs.iter().skip(2) {
+        all.push(one(&sandboxes, large, COUNTS[0]).await?);
     }
     Ok(all)
 }
@@ -164,6 +167,7 @@ async fn busy() -> Result<f64> {
         program: compile(&paths::guest("probe.p1.wasm")?, sandboxes.folder())?,
         args: ["probe", "lines", "0", "100"].map(str::to_owned).to_vec(),
         mounts: Vec::new(),
+        http: None,
     };
     idle::wakeups(&start(&sandboxes, &guest, 10).await?).await
 }

@@ -5,7 +5,7 @@
 //! fast a guest is. What is compared runs in the same minutes: only ratios travel from machine to machine.
 //!
 //! Of `sandbox`: [`container`] starts one, through a [`zygote`] or by an exec; [`program`] makes programs of any size;
-//! [`latency`], [`burst`], [`density`], [`idle`] and [`speed`] measure; [`table`] and [`plot`] show.
+//! [`latency`], [`burst`], [`density`], [`idle`], [`speed`] and [`serve`] (by [`load`]) measure; [`table`] and [`plot`] show.
 
 mod burst;
 mod compiler;
@@ -13,11 +13,13 @@ mod container;
 mod density;
 mod idle;
 mod latency;
+mod load;
 mod machine;
 mod meter;
 mod plot;
 mod program;
 pub mod sandbox;
+mod serve;
 mod speed;
 pub mod start;
 mod stats;

@@ -57,7 +57,12 @@ fn sized(folder: &Path, name: &str, (functions, data): (u32, u32)) -> Result<Siz
     let wasm = folder.join(name).with_extension("wasm");
     let bytes = module(functions, data);
     fs::write(&wasm, &bytes)?;
-    let guest = Guest { program: compile(&wasm, folder)?, args: vec![name.into()], mounts: vec![] };
+    let guest = Guest {
+        program: compile(&wasm, folder)?,
+        args: vec![name.into()],
+        mounts: vec![],
+        http: None,
+    };
     Ok(Sized { name: size(bytes.len()), guest })
 }
 

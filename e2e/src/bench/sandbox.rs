@@ -12,7 +12,7 @@ use super::density::{self, Density};
 use super::latency::{self, Latency};
 use super::plot::Plot;
 use super::table::Table;
-use super::{burst, machine, program, speed};
+use super::{burst, machine, program, serve, speed};
 use crate::terminal::{answer, say};
 
 /// A file system without a disk (shm_overview(7)): what is faster on it is what the disk's takes.
@@ -36,6 +36,7 @@ enum Part {
     Burst,
     Density,
     Speed,
+    Http,
 }
 
 /// Measures until it is told to end (SIGINT, SIGTERM): either way no container is left.
@@ -83,6 +84,9 @@ async fn measure(options: &Options) -> Result<()> {
     }
     if options.wants(Part::Speed) {
         show(speed::measure(&sandboxes).await?);
+    }
+    if options.wants(Part::Http) {
+        show(serve::measure(&sandboxes).await?);
     }
     answer(format!("In Markdown:\n\n{machine}; afterwards {}\n", machine::load()));
     tables.iter().for_each(answer);

@@ -73,6 +73,7 @@ impl<'a> Bench<'a> {
                 guest: SEEN.to_owned(),
                 access: Access::ReadWrite,
             }],
+            http: None,
         };
         let native = paths::guest("measure")?;
         Ok(Self { sandboxes, guest, native, peer: peer(&wasm, sandboxes.folder())?, data })
