@@ -12,10 +12,10 @@ use nodule_sandbox_proto::zygote::{Order, Reply, receive, send};
 use nodule_sandbox_proto::{Process, State, VERSION};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::api::Api;
 use crate::registry::Registry;
+use crate::root::Root;
 use crate::{Agent, gone, on_disk, program};
 
 /// Never ends by itself.
@@ -31,13 +31,13 @@ const WAITS: &str = r#"(module
 struct Node {
     api: Api,
     registry: Registry,
-    root: TempDir,
+    root: Root,
 }
 
 impl Node {
     async fn new() -> Self {
         let registry = Registry::start(&[("spins", SPINS), ("waits", WAITS)]).await;
-        Self { api: Api::start().await, registry, root: tempfile::tempdir().unwrap() }
+        Self { api: Api::start().await, registry, root: Root::new() }
     }
 
     async fn agent(&self) -> Agent {

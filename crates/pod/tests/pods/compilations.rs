@@ -1,10 +1,10 @@
 //! Images that are compiled, and what is told of it.
 
 use serde_json::json;
-use tempfile::TempDir;
 
 use crate::api::Api;
 use crate::registry::Registry;
+use crate::root::Root;
 use crate::{Agent, REASON};
 
 const COMMAND: &str = r#"(module (func (export "_start")))"#;
@@ -17,10 +17,10 @@ const PROXY: &str = r#"(component
     (instance $exports (export "run" (func $run)))
     (export "wasi:http/incoming-handler@0.2.0" (instance $exports)))"#;
 
-async fn node() -> (Api, Registry, TempDir) {
+async fn node() -> (Api, Registry, Root) {
     let registry =
         Registry::start(&[("command", COMMAND), ("proxy", PROXY), ("bad", "(module)")]).await;
-    (Api::start().await, registry, tempfile::tempdir().unwrap())
+    (Api::start().await, registry, Root::new())
 }
 
 fn apply(api: &Api, name: &str, image: &str) {

@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 use axum::http::Method;
 use nodule_sandbox_proto::CONTAINER;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::api::{Api, Fault};
 use crate::objects::holding;
 use crate::registry::Registry;
+use crate::root::Root;
 use crate::{Agent, REASON, gone, on_disk};
 
 const GUEST: &str = r#"(module (func (export "_start") (loop $on (br $on))))"#;
 const MESSAGE: &str = "/containerStatuses/0/state/waiting/message";
 
-async fn node() -> (Api, Registry, TempDir) {
-    (Api::start().await, Registry::start(&[("guest", GUEST)]).await, tempfile::tempdir().unwrap())
+async fn node() -> (Api, Registry, Root) {
+    (Api::start().await, Registry::start(&[("guest", GUEST)]).await, Root::new())
 }
 
 fn pod(name: &str, uid: &str, image: &str, env: &Value) -> Value {

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use nodule_cgroup::{Limits, Qos, Tree};
 use nodule_pod::Cgroups;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::api::Api;
 use crate::guests::WAITS;
 use crate::registry::Registry;
+use crate::root::Root;
 use crate::{Agent, gone, on_disk};
 
 const MOUNT: &str = "/sys/fs/cgroup";
@@ -25,13 +25,13 @@ const HOG: &str = r#"(module (memory (export "memory") 1)
 struct Machine {
     api: Api,
     registry: Registry,
-    root: TempDir,
+    root: Root,
 }
 
 impl Machine {
     async fn new() -> Self {
         let registry = Registry::start(&[("hog", HOG), ("waits", WAITS)]).await;
-        Self { api: Api::start().await, registry, root: tempfile::tempdir().unwrap() }
+        Self { api: Api::start().await, registry, root: Root::new() }
     }
 
     async fn agent(&self) -> Agent {

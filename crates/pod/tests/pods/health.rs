@@ -2,18 +2,18 @@
 
 use axum::http::Method;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::Agent;
 use crate::api::Api;
 use crate::guests::{DEAF, WAITS};
 use crate::peer::Peer;
 use crate::registry::Registry;
+use crate::root::Root;
 
 struct Node {
     api: Api,
     registry: Registry,
-    root: TempDir,
+    root: Root,
     peer: Peer,
 }
 
@@ -21,7 +21,7 @@ impl Node {
     async fn new() -> Self {
         let registry = Registry::start(&[("waits", WAITS), ("deaf", DEAF)]).await;
         let (api, peer) = (Api::start().await, Peer::start().await);
-        Self { api, registry, root: tempfile::tempdir().unwrap(), peer }
+        Self { api, registry, root: Root::new(), peer }
     }
 
     async fn agent(&self) -> Agent {

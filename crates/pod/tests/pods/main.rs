@@ -22,6 +22,7 @@ mod objects;
 mod peer;
 mod programs;
 mod registry;
+mod root;
 mod shutdown;
 mod statics;
 mod storage;
@@ -38,8 +39,8 @@ use nodule_image::Images;
 use nodule_pod::{
     Cgroups, Config, Inputs, Instance, Limit, Pods, ShutdownGroup, Sources, Starved, Static,
 };
+use root::Root;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -178,8 +179,8 @@ fn pod(name: &str, uid: &str) -> Value {
 
 const REASON: &str = "/containerStatuses/0/state/waiting/reason";
 
-async fn empty() -> (Api, TempDir) {
-    (Api::start().await, tempfile::tempdir().unwrap())
+async fn empty() -> (Api, Root) {
+    (Api::start().await, Root::new())
 }
 
 #[tokio::test]

@@ -1,12 +1,12 @@
 //! A node for pods that really run.
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::Agent;
 use crate::api::Api;
 use crate::guests::{DEAF, WAITS, exits, traps, writes};
 use crate::registry::Registry;
+use crate::root::Root;
 
 /// WASI's `oflags`: the file is made, and must not be there.
 const CREATE_NEW: u8 = 1 | 4;
@@ -15,7 +15,7 @@ const CREATE_NEW: u8 = 1 | 4;
 pub(crate) struct Node {
     pub(crate) api: Api,
     pub(crate) registry: Registry,
-    pub(crate) root: TempDir,
+    pub(crate) root: Root,
 }
 
 impl Node {
@@ -31,7 +31,7 @@ impl Node {
         ];
         let guests: Vec<_> = guests.iter().map(|(name, wat)| (*name, wat.as_str())).collect();
         let registry = Registry::start(&guests).await;
-        Self { api: Api::start().await, registry, root: tempfile::tempdir().unwrap() }
+        Self { api: Api::start().await, registry, root: Root::new() }
     }
 
     pub(crate) async fn agent(&self) -> Agent {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::api::Api;
 use crate::environment::container_file;
 use crate::registry::Registry;
+use crate::root::Root;
 use crate::{Agent, REASON};
 
 const STRANGER: &str = r#"(component
@@ -21,7 +22,7 @@ const STRANGER: &str = r#"(component
 
 #[tokio::test]
 async fn a_component_that_imports_what_is_not_here_never_starts_and_each_import_is_named() {
-    let (api, root) = (Api::start().await, tempfile::tempdir().unwrap());
+    let (api, root) = (Api::start().await, Root::new());
     let registry = Registry::start(&[("stranger", STRANGER)]).await;
     let _agent = Agent::with(&api, root.path(), &[&registry.host]).await;
     let mut pod = crate::pod("stranger", "u1");
@@ -40,7 +41,7 @@ async fn a_component_that_imports_what_is_not_here_never_starts_and_each_import_
 
 #[tokio::test]
 async fn a_guest_is_told_of_its_network_and_its_configuration() {
-    let (api, root) = (Api::start().await, tempfile::tempdir().unwrap());
+    let (api, root) = (Api::start().await, Root::new());
     let guest = r#"(module (func (export "_start") (loop $on (br $on))))"#;
     let registry = Registry::start(&[("guest", guest)]).await;
     let _agent = Agent::with(&api, root.path(), &[&registry.host]).await;

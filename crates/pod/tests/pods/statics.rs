@@ -9,13 +9,13 @@ use k8s_openapi::api::core::v1::Pod;
 use nodule_manifest::Folder;
 use nodule_pod::Static;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::api::{Api, Fault};
 use crate::guests::{WAITS, exits};
 use crate::registry::Registry;
+use crate::root::Root;
 use crate::{Agent, on_disk};
 
 const RUNNING: &str = "/status/containerStatuses/0/state/running";
@@ -23,7 +23,7 @@ const RUNNING: &str = "/status/containerStatuses/0/state/running";
 struct Place {
     api: Api,
     registry: Registry,
-    root: TempDir,
+    root: Root,
     manifests: PathBuf,
 }
 
@@ -35,7 +35,7 @@ struct Node {
 
 impl Place {
     async fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
+        let root = Root::new();
         let manifests = root.path().join("manifests");
         fs::create_dir(&manifests).unwrap();
         let done = exits(0);

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use axum::http::Method;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::api::{Api, Fault};
 use crate::registry::Registry;
+use crate::root::Root;
 use crate::{Agent, gone, on_disk};
 
 /// Writes up to 1 MiB to a file in its first mount or to standard output, waits for the end of standard input, then does
@@ -41,11 +41,11 @@ fn guest(target: &str, last: &str) -> String {
 }
 
 /// A node whose registry has the guests `file`, `log` and `deaf`, which does not end when it is told to.
-async fn node() -> (Api, Registry, TempDir) {
+async fn node() -> (Api, Registry, Root) {
     let (file, log, deaf) =
         (guest("file", ""), guest("log", ""), guest("file", "(loop $on (br $on))"));
     let registry = Registry::start(&[("file", &file), ("log", &log), ("deaf", &deaf)]).await;
-    (Api::start().await, registry, tempfile::tempdir().unwrap())
+    (Api::start().await, registry, Root::new())
 }
 
 fn container(name: &str, image: &str, limit: Option<&str>) -> Value {

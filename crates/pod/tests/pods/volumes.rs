@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use axum::http::Method;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::api::{Api, Fault};
 use crate::objects::holding;
 use crate::registry::Registry;
+use crate::root::Root;
 use crate::{Agent, gone, on_disk};
 
 /// Exits with 7 once the first letter of the file `k` in its first mount is `2`.
@@ -38,8 +38,8 @@ const READS: &str = r#"(module
             (drop (call $poll (i32.const 128) (i32.const 192) (i32.const 1) (i32.const 256)))
             (br $again))))"#;
 
-async fn node() -> (Api, Registry, TempDir) {
-    (Api::start().await, Registry::start(&[("reads", READS)]).await, tempfile::tempdir().unwrap())
+async fn node() -> (Api, Registry, Root) {
+    (Api::start().await, Registry::start(&[("reads", READS)]).await, Root::new())
 }
 
 /// A pod whose container mounts the volume `v` at `/v`.
