@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use crate::cache::Entry;
 use crate::flight::Turn;
 use crate::image::Image;
+use crate::program::Program;
 use crate::store::{StoreError, blocking};
 use crate::wasm::Kind;
 use crate::{Config, Inner};
@@ -76,33 +77,37 @@ struct Report {
 
 impl Inner {
     /// The compiled form of an image's program.
-    pub(crate) async fn compile(&self, image: &Image) -> Result<Compiled, CompileError> {
-        let made = self.find_or_make(image).await;
+    pub(crate) async fn compile(
+        &self,
+        image: &Image,
+        program: &Program,
+    ) -> Result<Compiled, CompileError> {
+        let made = self.find_or_make(image, program).await;
         made.map_err(|failure| failure.of(image))
     }
 
-    async fn find_or_make(&self, image: &Image) -> Result<Compiled, Failure> {
-        let turn = self.compilations.turn(image.program.hex()).await;
-        let (cache, program, held) = (self.cache.clone(), image.program.clone(), turn.clone());
-        let found = blocking(move || cache.find(&program).inspect(|_| drop(held))).await?;
+    async fn find_or_make(&self, image: &Image, program: &Program) -> Result<Compiled, Failure> {
+        let turn = self.compilations.turn(program.id.hex()).await;
+        let (cache, id, held) = (self.cache.clone(), program.id.clone(), turn.clone());
+        let found = blocking(move || cache.find(&id).inspect(|_| drop(held))).await?;
         if let Some(entry) = found {
             return Ok(Compiled::of(entry, None));
         }
         let _slot = self.compilers.acquire().await;
         let begin = Instant::now();
-        let entry = self.make(image, turn).await?;
+        let entry = self.make(program, turn).await?;
         let compiled = Compiled::of(entry, Some(begin.elapsed()));
-        tracing::info!(image = %image.reference, wasm = image.wasm_digest, size = compiled.size, "image compiled");
+        tracing::info!(image = %image.reference, wasm = program.digest, size = compiled.size, "image compiled");
         Ok(compiled)
     }
 
-    async fn make(&self, image: &Image, turn: Turn) -> Result<Entry, Failure> {
+    async fn make(&self, program: &Program, turn: Turn) -> Result<Entry, Failure> {
         let scratch = Scratch(self.store.scratch());
-        let report = self.run(&image.wasm, &scratch.0).await?;
+        let report = self.run(&program.wasm, &scratch.0).await?;
         self.tell_missing(&report.missing);
-        let (cache, program) = (self.cache.clone(), image.program.clone());
+        let (cache, id) = (self.cache.clone(), program.id.clone());
         let keep = move || {
-            let kept = cache.keep(&program, report.kind, &scratch.0);
+            let kept = cache.keep(&id, report.kind, &scratch.0);
             drop(turn);
             kept
         };

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::reference::Reference;
 use crate::store::StoreError;
+use crate::stranger::Stranger;
+use crate::tree::LayerError;
+use crate::wasm;
 
 /// A pull that did not succeed. Its text names the image, the registry, what happened and
 /// what can be done: it is shown in the pod's status.
@@ -78,11 +81,15 @@ pub(crate) enum Problem {
     TooLarge { what: &'static str, size: u64, limit: u64 },
     #[error("{what} is malformed: {cause}")]
     Malformed { what: &'static str, cause: String },
-    #[error("this is {why}: configuration {config:?}, layers {layers:?}")]
-    NotWasm { why: &'static str, config: String, layers: Vec<String> },
+    #[error("this is {}: configuration {config:?}, layers {layers:?}", .found.what())]
+    NotWasm { found: Stranger, config: String, layers: Vec<String> },
+    #[error("layer {number} of the image: {cause}")]
+    Layer { number: usize, cause: LayerError },
+    #[error("the image has {count} layers, more than the limit of {limit}")]
+    TooManyLayers { count: usize, limit: usize },
     #[error("the index has no entry for Wasm, only {}", .platforms.join(", "))]
     NoPlatform { platforms: Vec<String> },
-    #[error("the layer that should be Wasm holds {found}")]
+    #[error("the Wasm layer holds {found}")]
     NotWasmInside { found: &'static str },
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -148,9 +155,15 @@ impl Problem {
             | Self::TooShort { .. }
             | Self::WrongDigest { .. }
             | Self::Malformed { .. } => "the content was thrown away; push the image again",
-            Self::TooLarge { .. } => "make it smaller",
-            Self::NotWasm { .. } | Self::NotWasmInside { .. } | Self::NoPlatform { .. } => {
-                "this node runs WebAssembly: push a Wasm artifact, for example with `wkg oci push`"
+            Self::TooLarge { .. } | Self::TooManyLayers { .. } => "make it smaller",
+            Self::Layer {
+                cause: LayerError::TooLarge { .. } | LayerError::TooMany { .. }, ..
+            } => "make it smaller",
+            Self::Layer { .. } => "the layer was thrown away; build and push the image again",
+            Self::NotWasm { found, .. } => found.instead(),
+            Self::NotWasmInside { .. } => wasm::INSTEAD,
+            Self::NoPlatform { .. } => {
+                "this node runs WebAssembly: build the image for the platform wasi/wasm, too"
             }
             Self::Store(_) => "check the disk of this node",
             Self::Unexpected { .. } | Self::Redirect { .. } => "check that this is a registry",

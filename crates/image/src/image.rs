@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::classify::Packaging;
 use crate::digest::Digest;
 use crate::manifest::Execution;
+use crate::program::Program;
 use crate::reference::Reference;
+use crate::store::Store;
 use crate::wasm::Kind;
 
 /// An image whose content is on this node, verified.
@@ -21,17 +23,14 @@ pub struct Image {
     pub size: u64,
     /// How it is packaged.
     pub packaging: Packaging,
-    /// What the Wasm binary is.
-    pub kind: Kind,
-    /// The Wasm binary. It is never changed.
-    pub wasm: PathBuf,
-    /// `sha256:…` of the Wasm binary.
-    pub wasm_digest: String,
+    /// The program, where the image is one and not many files.
+    pub program: Option<Program>,
+    /// The image's files, where it has any: a folder that is shared by all who use them, and never changed.
+    pub root: Option<PathBuf>,
     /// How the image wants to be run.
     pub config: Settings,
     /// The file name that the Wasm binary was pushed with.
     pub title: Option<String>,
-    pub(crate) program: Digest,
 }
 
 /// How an image wants to be run. Empty for artifacts, which have no such wishes.
@@ -67,8 +66,7 @@ impl Image {
             ([], args) => (&*self.config.entrypoint, args),
             (command, args) => (command, args),
         };
-        let is_nameless =
-            entrypoint.is_empty() && (self.packaging != Packaging::Image || args.is_empty());
+        let is_nameless = entrypoint.is_empty() && (!self.packaging.is_image() || args.is_empty());
         let name = is_nameless.then(|| self.name());
         name.into_iter().chain(entrypoint.iter().chain(args).cloned()).collect()
     }
@@ -105,12 +103,21 @@ pub(crate) struct Record {
     /// The manifest in use: another only if `digest` is an index.
     pub(crate) manifest: Digest,
     pub(crate) packaging: Packaging,
-    pub(crate) kind: Kind,
-    pub(crate) wasm: Digest,
+    /// The program, where it is a blob of its own.
+    pub(crate) wasm: Option<Wasm>,
+    /// The chain of the layers of files.
+    pub(crate) tree: Option<Digest>,
     pub(crate) settings: Settings,
     pub(crate) title: Option<String>,
     /// All content, each blob once.
     pub(crate) blobs: Vec<Blob>,
+}
+
+/// A program that is a blob.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Wasm {
+    pub(crate) digest: Digest,
+    pub(crate) kind: Kind,
 }
 
 /// Content of an image.
@@ -125,18 +132,17 @@ impl Record {
         self.blobs.iter().map(|blob| blob.size).sum()
     }
 
-    pub(crate) fn image(self, reference: &Reference, wasm: PathBuf) -> Image {
+    pub(crate) fn image(self, reference: &Reference, store: &Store) -> Image {
+        let program = |wasm: Wasm| Program::new(store.blob(&wasm.digest), wasm.digest, wasm.kind);
         Image {
             reference: reference.clone(),
             digest: self.digest.to_string(),
             size: self.size(),
             packaging: self.packaging,
-            kind: self.kind,
-            wasm,
-            wasm_digest: self.wasm.to_string(),
+            program: self.wasm.clone().map(program),
+            root: self.tree.as_ref().map(|chain| store.tree(chain)),
             config: self.settings,
             title: self.title,
-            program: self.wasm,
         }
     }
 }
@@ -146,18 +152,15 @@ mod tests {
     use super::*;
 
     fn image(packaging: Packaging, settings: Settings, title: Option<&str>) -> Image {
-        let program = Digest::of(b"");
         Image {
             reference: Reference::parse("ghcr.io/team/app:1").unwrap(),
-            digest: program.to_string(),
+            digest: Digest::of(b"").to_string(),
             size: 0,
             packaging,
-            kind: Kind::Module,
-            wasm: PathBuf::new(),
-            wasm_digest: program.to_string(),
+            program: None,
+            root: None,
             config: settings,
             title: title.map(str::to_owned),
-            program,
         }
     }
 

@@ -27,6 +27,7 @@ mod compile;
 mod digest;
 mod download;
 mod error;
+mod files;
 mod flight;
 mod glob;
 mod image;
@@ -36,13 +37,16 @@ mod layout;
 mod manifest;
 mod partial;
 mod platform;
+mod program;
 mod pull;
 mod reference;
 mod registry;
 mod retry;
 mod seal;
 mod store;
+mod stranger;
 mod transport;
+mod tree;
 mod wasm;
 
 pub use classify::Packaging;
@@ -51,6 +55,7 @@ pub use error::PullError;
 pub use image::{Image, Settings};
 pub use import::{ImportError, Local};
 pub use keyring::{Keyring, SecretError};
+pub use program::{Program, ProgramError};
 pub use reference::{InvalidReference, Reference};
 pub use retry::Retry;
 pub use store::StoreError;
@@ -58,6 +63,7 @@ pub use wasm::Kind;
 
 use cache::Cache;
 use flight::Flights;
+use program::Programs;
 use store::{Store, blocking};
 
 const USER_AGENT: &str = concat!("nodule/", env!("CARGO_PKG_VERSION"));
@@ -105,7 +111,7 @@ impl Default for CompileLimits {
     }
 }
 
-/// How large content may be, in bytes.
+/// How large content may be, in bytes where nothing else is said.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// A manifest or an index.
@@ -114,6 +120,14 @@ pub struct Limits {
     pub config: u64,
     /// A Wasm binary.
     pub wasm: u64,
+    /// A layer of files, as it is in the registry.
+    pub layer: u64,
+    /// All files of an image, unpacked.
+    pub unpacked: u64,
+    /// How many files, folders and links an image's layers may hold.
+    pub files: u64,
+    /// How many layers of files an image may have.
+    pub layers: usize,
 }
 
 /// How long a registry is waited for.
@@ -144,9 +158,17 @@ impl Config {
 }
 
 impl Default for Limits {
-    /// Registries themselves refuse manifests above 4 MiB (distribution specification).
+    /// Registries themselves refuse manifests above 4 MiB (distribution specification). Docker stops at 127 layers.
     fn default() -> Self {
-        Self { manifest: 4 << 20, config: 1 << 20, wasm: 512 << 20 }
+        Self {
+            manifest: 4 << 20,
+            config: 1 << 20,
+            wasm: 512 << 20,
+            layer: 4 << 30,
+            unpacked: 4 << 30,
+            files: 1_000_000,
+            layers: 128,
+        }
     }
 }
 
@@ -178,6 +200,10 @@ struct Inner {
     downloads: Flights,
     /// By program.
     compilations: Flights,
+    /// By chain of layers.
+    trees: Flights,
+    /// Programs that were looked at among an image's files, which never change.
+    programs: Programs,
     /// Layers of the compiler's jail that are known to be missing.
     missing: Mutex<BTreeSet<String>>,
 }
@@ -209,6 +235,8 @@ impl Images {
             compilers: Semaphore::new(config.compile.parallel.max(1)),
             downloads: Flights::default(),
             compilations: Flights::default(),
+            trees: Flights::default(),
+            programs: Programs::default(),
             missing: Mutex::default(),
             config,
         })))
@@ -218,8 +246,7 @@ impl Images {
     pub fn find(&self, reference: &Reference) -> Option<Image> {
         let store = &self.0.store;
         let record = store.record(&store.resolve(reference)?)?;
-        let wasm = store.blob(&record.wasm);
-        Some(record.image(reference, wasm))
+        Some(record.image(reference, store))
     }
 
     /// Asks the registry what a name means and downloads what is not here.
@@ -238,12 +265,30 @@ impl Images {
         self.0.import(local).await
     }
 
-    /// The compiled program of an image: compiled now, if it was not before or what is there is not as it was sealed.
+    /// The compiled form of an image's program: compiled now, if it was not before or what is there is not as it was sealed.
     ///
     /// # Errors
     /// [`CompileError::BadProgram`] if the image is at fault, else [`CompileError::Failed`].
-    pub async fn compile(&self, image: &Image) -> Result<Compiled, CompileError> {
-        self.0.compile(image).await
+    pub async fn compile(
+        &self,
+        image: &Image,
+        program: &Program,
+    ) -> Result<Compiled, CompileError> {
+        self.0.compile(image, program).await
+    }
+
+    /// The program that an image runs under the name `argv0` in the folder `cwd`. Where the image is one program, it is
+    /// that; else the name is sought among the image's files, as a shell would.
+    ///
+    /// # Errors
+    /// [`ProgramError`] when there is no such file, or it is no Wasm.
+    pub async fn program(
+        &self,
+        image: &Image,
+        argv0: &str,
+        cwd: &str,
+    ) -> Result<Program, ProgramError> {
+        self.0.program(image, argv0, cwd).await
     }
 
     /// All images of this node, the largest first.

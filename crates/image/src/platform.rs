@@ -1,16 +1,47 @@
 //! Which entry of an index is the one for Wasm.
 
 use crate::error::Problem;
-use crate::manifest::Descriptor;
+use crate::manifest::{Descriptor, Platform, is_marked};
+
+/// The most entries that are looked into because they say nothing of themselves.
+const LOOKED_INTO: usize = 8;
+/// The most entries that are named.
+const SHOWN: usize = 32;
 
 /// Chooses the Wasm entry: the newest WASI that runs here first, then the index's own order.
 ///
 /// An entry without a platform is an artifact; it counts if its type speaks of Wasm.
-pub(crate) fn choose(entries: &[Descriptor]) -> Result<&Descriptor, Problem> {
-    let candidates = entries.iter().filter(|entry| !is_attestation(entry));
-    let ranked = candidates.filter_map(|entry| Some((rank(entry)?, entry)));
-    let best = ranked.min_by_key(|(rank, _)| *rank).map(|(_, entry)| entry);
-    best.ok_or_else(|| Problem::NoPlatform { platforms: entries.iter().map(shown).collect() })
+pub(crate) fn choose(entries: &[Descriptor]) -> Option<&Descriptor> {
+    let ranked = candidates(entries).filter_map(|entry| Some((rank(entry)?, entry)));
+    ranked.min_by_key(|(rank, _)| *rank).map(|(_, entry)| entry)
+}
+
+/// Entries that say neither a platform nor a type: only their manifests tell what they are.
+pub(crate) fn silent(entries: &[Descriptor]) -> impl Iterator<Item = &Descriptor> {
+    let is_silent = |entry: &&Descriptor| entry.platform.is_none() && entry.artifact_type.is_none();
+    candidates(entries).filter(is_silent).take(LOOKED_INTO)
+}
+
+/// The entry of this machine's own platform, which old images have their Wasm in.
+pub(crate) fn native(entries: &[Descriptor]) -> Option<&Descriptor> {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let is_own =
+        |platform: &Platform| platform.os == "linux" && platform.architecture == architecture;
+    candidates(entries).find(|entry| entry.platform.as_ref().is_some_and(is_own))
+}
+
+/// What an index has instead of an entry for Wasm.
+pub(crate) fn none(entries: &[Descriptor]) -> Problem {
+    let shown = entries.iter().filter(|entry| !is_attestation(entry)).map(shown);
+    Problem::NoPlatform { platforms: shown.take(SHOWN).collect() }
+}
+
+fn candidates(entries: &[Descriptor]) -> impl Iterator<Item = &Descriptor> {
+    entries.iter().filter(|entry| !is_attestation(entry))
 }
 
 /// BuildKit lists an image's provenance beside it, for the platform unknown/unknown.
@@ -29,7 +60,7 @@ fn rank(entry: &Descriptor) -> Option<u8> {
     let os = match (platform.os.as_str(), platform.architecture.as_str()) {
         (os, architecture) if is_wasm(architecture) => os,
         (os, architecture) if is_wasm(os) && architecture.starts_with("wasi") => architecture,
-        _ => return None,
+        _ => return is_marked(&entry.annotations).then_some(5),
     };
     Some(match os.to_ascii_lowercase().as_str() {
         "wasip2" => 0,
@@ -50,7 +81,6 @@ fn shown(entry: &Descriptor) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::Platform;
 
     fn entry(platform: &str) -> Descriptor {
         let (os, architecture) = platform.split_once('/').unwrap();
@@ -64,7 +94,7 @@ mod tests {
 
     fn chosen(platforms: &[&str]) -> Result<String, String> {
         let entries: Vec<_> = platforms.iter().map(|platform| entry(platform)).collect();
-        choose(&entries).map(|entry| entry.digest.clone()).map_err(|problem| problem.to_string())
+        choose(&entries).map(|entry| entry.digest.clone()).ok_or_else(|| none(&entries).to_string())
     }
 
     #[test]
@@ -97,5 +127,20 @@ mod tests {
         let key = "vnd.docker.reference.type".to_owned();
         attestation.annotations.insert(key, "attestation-manifest".to_owned());
         assert_eq!(choose(&[attestation, artifact]).unwrap().digest, "artifact");
+    }
+
+    #[test]
+    fn a_marked_entry_is_wasm_and_the_own_platform_is_the_last_resort() {
+        let mut marked = entry("linux/s390x");
+        let variant = ("module.wasm.image/variant".to_owned(), "compat-smart".to_owned());
+        marked.annotations.extend([variant]);
+        let own = if cfg!(target_arch = "x86_64") { "amd64" } else { std::env::consts::ARCH };
+        let own = own.replace("aarch64", "arm64");
+        let entries = [entry("windows/amd64"), entry(&format!("linux/{own}")), marked];
+        assert_eq!(choose(&entries).unwrap().digest, "linux/s390x");
+        assert_eq!(native(&entries).unwrap().digest, format!("linux/{own}"));
+        assert_eq!(choose(&entries[..2]).map(|entry| &entry.digest), None);
+        let silent: Vec<_> = silent(&vec![Descriptor::default(); 20]).cloned().collect();
+        assert_eq!(silent.len(), LOOKED_INTO);
     }
 }

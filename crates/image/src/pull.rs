@@ -3,18 +3,17 @@
 //! Every pod fetches the manifest with its own credentials: that proves that it may have the
 //! image. Blobs are then downloaded once, by whoever comes first.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 
 use crate::Inner;
-use crate::classify::{Packaging, Plan, classify};
+use crate::classify::{Packaging, Plan, classify, refuse};
 use crate::digest::Digest;
 use crate::error::{Problem, PullError};
-use crate::image::{Blob, Image, Record, Settings};
+use crate::files::FILES;
+use crate::image::{Blob, Image, Record, Settings, Wasm};
 use crate::keyring::{Credential, Keyring};
 use crate::manifest::{ArtifactConfig, Descriptor, ImageConfig, Manifest};
 use crate::partial;
@@ -23,13 +22,24 @@ use crate::reference::Reference;
 use crate::registry::Repository;
 use crate::retry::Tries;
 use crate::store::{StoreError, blocking};
-use crate::wasm::Kind;
+use crate::stranger::Stranger;
+use crate::wasm::{self, Kind};
 
 /// A manifest whose digest is known to be right.
 struct Verified {
     digest: Digest,
     size: u64,
     manifest: Manifest,
+    /// The entries of the index that has nothing for Wasm: then this is but a guess.
+    instead: Option<Vec<Descriptor>>,
+}
+
+/// What an image's configuration says.
+#[derive(Default)]
+struct Configuration {
+    settings: Settings,
+    /// The digests of the layers before they were compressed, as they are written.
+    diffs: Vec<String>,
 }
 
 impl Inner {
@@ -79,8 +89,7 @@ impl Inner {
         let (store, name, meant) = (self.store.clone(), reference.clone(), digest.clone());
         blocking(move || store.put_name(&name, &meant)).await?;
         tracing::info!(image = %reference, %digest, size = record.size(), "image pulled");
-        let wasm = self.store.blob(&record.wasm);
-        Ok(record.image(reference, wasm))
+        Ok(record.image(reference, &self.store))
     }
 
     /// Downloads what a manifest or index leads to, and writes it down.
@@ -90,27 +99,58 @@ impl Inner {
         let chosen = self.choose(repository, top).await?;
         blobs.push(chosen.blob());
         let plan = classify(&chosen.manifest)?;
-        let settings = match &plan.config {
-            Some(config) => {
-                let path = self.blob(repository, config, "the configuration", &mut blobs).await?;
-                settings(&plan, &path)?
-            }
-            None => Settings::default(),
+        let Configuration { settings, diffs } =
+            self.configuration(repository, &chosen, &plan, &mut blobs).await?;
+        let wasm = match &plan.wasm {
+            Some(layer) => Some(self.wasm(repository, layer, &mut blobs).await?),
+            None => None,
         };
-        let path = self.blob(repository, &plan.wasm, "the Wasm layer", &mut blobs).await?;
+        let tree = self.tree(repository, &plan, &diffs, &mut blobs).await?;
         blobs.dedup();
         let record = Record {
             digest,
             manifest: chosen.digest,
             packaging: plan.packaging,
-            kind: kind(&path)?,
-            wasm: digest_of(&plan.wasm)?,
+            wasm,
+            tree,
             settings,
-            title: plan.wasm.title(),
+            title: plan.wasm.as_ref().and_then(Descriptor::title),
             blobs,
         };
         let store = self.store.clone();
         Ok(blocking(move || store.put_record(&record).map(|()| record)).await?)
+    }
+
+    /// What the configuration says, where the plan wants it.
+    async fn configuration(
+        &self,
+        repository: &Repository<'_>,
+        chosen: &Verified,
+        plan: &Plan,
+        blobs: &mut Vec<Blob>,
+    ) -> Result<Configuration, Problem> {
+        let Some(config) = &plan.config else { return Ok(Configuration::default()) };
+        let path = self.blob(repository, config, "the configuration", blobs).await?;
+        let content = std::fs::read(&path).map_err(StoreError::on("read", &path))?;
+        let read = read_configuration(chosen, plan, &content);
+        read.map_err(|problem| match (problem, &chosen.instead) {
+            // What the index has not is the reason why this was looked at.
+            (Problem::NotWasm { found: Stranger::Linux, .. }, Some(entries)) => {
+                platform::none(entries)
+            }
+            (problem, _) => problem,
+        })
+    }
+
+    /// The layer that is the program.
+    async fn wasm(
+        &self,
+        repository: &Repository<'_>,
+        layer: &Descriptor,
+        blobs: &mut Vec<Blob>,
+    ) -> Result<Wasm, Problem> {
+        let path = self.blob(repository, layer, "the Wasm layer", blobs).await?;
+        Ok(Wasm { digest: digest_of(layer)?, kind: kind(&path)? })
     }
 
     /// Follows an index to its entry for Wasm. An index in an index is followed once.
@@ -121,14 +161,37 @@ impl Inner {
     ) -> Result<Verified, Problem> {
         let mut chosen = top;
         for _ in 0..2 {
-            let Some(entries) = &chosen.manifest.manifests else { return Ok(chosen) };
-            let entry = platform::choose(entries)?;
-            let digest = digest_of(entry)?;
-            chosen = self.manifest(repository, &entry.digest, Some(&digest)).await?;
+            let Some(entries) = chosen.manifest.manifests.take() else { return Ok(chosen) };
+            chosen = self.entry(repository, entries).await?;
         }
         match chosen.manifest.manifests {
             None => Ok(chosen),
             Some(_) => Err(malformed("the manifest", "an index in an index in an index")),
+        }
+    }
+
+    /// The entry that says that it is Wasm, else one that turns out to be, else the one of this machine's platform.
+    async fn entry(
+        &self,
+        repository: &Repository<'_>,
+        entries: Vec<Descriptor>,
+    ) -> Result<Verified, Problem> {
+        let fetch = async |entry: &Descriptor| {
+            let digest = digest_of(entry)?;
+            self.manifest(repository, &entry.digest, Some(&digest)).await
+        };
+        if let Some(entry) = platform::choose(&entries) {
+            return fetch(entry).await;
+        }
+        for entry in platform::silent(&entries) {
+            let looked_into = fetch(entry).await?;
+            if classify(&looked_into.manifest).is_ok_and(|plan| plan.wasm.is_some()) {
+                return Ok(looked_into);
+            }
+        }
+        match platform::native(&entries) {
+            Some(entry) => Ok(Verified { instead: Some(entries.clone()), ..fetch(entry).await? }),
+            None => Err(platform::none(&entries)),
         }
     }
 
@@ -150,7 +213,7 @@ impl Inner {
         }
         let (store, size) = (self.store.clone(), content.len() as u64);
         let digest = blocking(move || store.put(&digest, &content).map(|()| digest)).await?;
-        Ok(Verified { digest, size, manifest })
+        Ok(Verified { digest, size, manifest, instead: None })
     }
 
     async fn manifest_content(
@@ -172,7 +235,7 @@ impl Inner {
     }
 
     /// The path of a blob that is here, verified; downloads it if it was not.
-    async fn blob(
+    pub(crate) async fn blob(
         &self,
         repository: &Repository<'_>,
         descriptor: &Descriptor,
@@ -180,7 +243,11 @@ impl Inner {
         blobs: &mut Vec<Blob>,
     ) -> Result<PathBuf, Problem> {
         let limits = &self.config.limits;
-        let limit = if what == "the Wasm layer" { limits.wasm } else { limits.config };
+        let limit = match what {
+            "the Wasm layer" => limits.wasm,
+            FILES => limits.layer,
+            _ => limits.config,
+        };
         if descriptor.size > limit {
             return Err(Problem::TooLarge { what, size: descriptor.size, limit });
         }
@@ -198,29 +265,39 @@ impl Verified {
     }
 }
 
-/// Reads an image's configuration; for an artifact, checks that it speaks of the same layer.
-fn settings(plan: &Plan, path: &Path) -> Result<Settings, Problem> {
+/// Reads a configuration; one of an artifact must speak of the same layer.
+fn read_configuration(
+    chosen: &Verified,
+    plan: &Plan,
+    content: &[u8],
+) -> Result<Configuration, Problem> {
     let what = "the configuration";
-    let content = std::fs::read(path).map_err(StoreError::on("read", path))?;
-    if plan.packaging == Packaging::Image {
-        let config: ImageConfig = parse(what, &content)?;
-        return Ok(config.config.unwrap_or_default().into());
+    if !plan.packaging.is_image() {
+        let config: ArtifactConfig = parse(what, content)?;
+        let layer = plan.wasm.as_ref().map(|layer| layer.digest.clone());
+        return match config.layer_digests {
+            Some(digests) if digests != Vec::from_iter(layer) => {
+                Err(malformed(what, "its layerDigests are not those of the manifest"))
+            }
+            _ => Ok(Configuration::default()),
+        };
     }
-    let config: ArtifactConfig = parse(what, &content)?;
-    match config.layer_digests {
-        Some(digests) if digests != [plan.wasm.digest.as_str()] => {
-            Err(malformed(what, "its layerDigests are not those of the manifest"))
-        }
-        _ => Ok(Settings::default()),
+    let config: ImageConfig = parse(what, content)?;
+    if config.spin_lock_version.is_some() {
+        return Err(refuse(&chosen.manifest, Stranger::Spin));
     }
+    let annotations = chosen.manifest.annotations.clone().unwrap_or_default();
+    if plan.packaging == Packaging::Root && config.is_native(&annotations) {
+        return Err(refuse(&chosen.manifest, Stranger::Linux));
+    }
+    let diffs = config.rootfs.and_then(|rootfs| rootfs.diff_ids).unwrap_or_default();
+    Ok(Configuration { settings: config.config.unwrap_or_default().into(), diffs })
 }
 
-/// Looks at the first bytes of what is said to be Wasm, before anything else does. What is not is not kept.
+/// Looks at what is said to be Wasm, before anything else does. What cannot be run is not kept.
 fn kind(path: &Path) -> Result<Kind, Problem> {
-    let mut start = Vec::new();
-    let file = File::open(path).map_err(StoreError::on("open", path))?;
-    file.take(8).read_to_end(&mut start).map_err(StoreError::on("read", path))?;
-    Kind::of(&start).map_err(|found| match partial::remove(path) {
+    let looked = wasm::look(path).map_err(StoreError::on("read", path))?;
+    looked.map_err(|found| match partial::remove(path) {
         Ok(()) => Problem::NotWasmInside { found },
         Err(error) => error.into(),
     })
@@ -230,12 +307,12 @@ fn parse<T: DeserializeOwned>(what: &'static str, content: &[u8]) -> Result<T, P
     serde_json::from_slice(content).map_err(|error| malformed(what, &error.to_string()))
 }
 
-fn digest_of(descriptor: &Descriptor) -> Result<Digest, Problem> {
+pub(crate) fn digest_of(descriptor: &Descriptor) -> Result<Digest, Problem> {
     let bad = || malformed("the manifest", &format!("unknown digest {:?}", descriptor.digest));
     Digest::parse(&descriptor.digest).ok_or_else(bad)
 }
 
-fn malformed(what: &'static str, cause: &str) -> Problem {
+pub(crate) fn malformed(what: &'static str, cause: &str) -> Problem {
     Problem::Malformed { what, cause: cause.to_owned() }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! blobs/sha256/HEX                        content, verified when it was written
+//! trees/HEX                               the files of a chain of layers: tree.rs
 //! images/HEX.json                         what the manifest or index HEX leads to
 //! refs/REGISTRY/REPOSITORY/_tags/TAG.json what a tag last resolved to
 //! refs/REGISTRY/REPOSITORY/_digests/HEX.json  under which names a digest was pulled
@@ -66,7 +67,7 @@ impl Store {
     /// Opens or creates a store, and clears what an interrupted agent left half written.
     pub(crate) fn open(root: PathBuf) -> Result<Self, StoreError> {
         let store = Self { root };
-        for folder in ["blobs/sha256", "images", "refs", "aot", "partial"] {
+        for folder in ["blobs/sha256", "trees", "images", "refs", "aot", "partial"] {
             make_folder(&store.root.join(folder))?;
         }
         store.clear_partials()?;
@@ -82,6 +83,11 @@ impl Store {
         self.root.join("partial").join(digest.hex())
     }
 
+    /// Where the files of a chain of layers are.
+    pub(crate) fn tree(&self, chain: &Digest) -> PathBuf {
+        self.root.join("trees").join(chain.hex())
+    }
+
     /// Where compiled code is, a folder for each engine.
     pub(crate) fn compiled(&self) -> PathBuf {
         self.root.join("aot")
@@ -92,7 +98,7 @@ impl Store {
         self.root.join("aot.key")
     }
 
-    /// A new name in `partial/`: a file there never outlives the agent that made it.
+    /// A new name in `partial/`: what is there never outlives the agent that made it.
     pub(crate) fn scratch(&self) -> PathBuf {
         self.root.join("partial").join(format!("new-{:016x}", rand::random::<u64>()))
     }
@@ -113,7 +119,9 @@ impl Store {
     /// What is known of an image, if all its content is here.
     pub(crate) fn record(&self, digest: &Digest) -> Option<Record> {
         let record: Record = read_json(&self.record_path(digest))?;
-        record.blobs.iter().all(|blob| self.has(&blob.digest, blob.size)).then_some(record)
+        let has_tree = record.tree.as_ref().is_none_or(|chain| self.tree(chain).is_dir());
+        let has_all = has_tree && record.blobs.iter().all(|blob| self.has(&blob.digest, blob.size));
+        has_all.then_some(record)
     }
 
     pub(crate) fn put_record(&self, record: &Record) -> Result<(), StoreError> {
@@ -166,6 +174,15 @@ impl Store {
         sync(folder)
     }
 
+    /// Gives a tree that has grown its place, if none is there. All of it is on disk then.
+    pub(crate) fn adopt_tree(&self, from: &Path, chain: &Digest) -> Result<(), StoreError> {
+        let (to, trees) = (self.tree(chain), self.root.join("trees"));
+        let synced = File::open(from).and_then(|tree| Ok(rustix::fs::syncfs(&tree)?));
+        synced.map_err(StoreError::on("sync", from))?;
+        fs::rename(from, &to).map_err(StoreError::on("rename to", &to))?;
+        sync(&trees)
+    }
+
     fn record_path(&self, digest: &Digest) -> PathBuf {
         self.root.join("images").join(format!("{}.json", digest.hex()))
     }
@@ -201,7 +218,9 @@ impl Store {
     fn clear_partials(&self) -> Result<(), StoreError> {
         for path in entries(&self.root.join("partial")) {
             if !is_resumable(&path) {
-                fs::remove_file(&path).map_err(StoreError::on("remove", &path))?;
+                let removed =
+                    if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                removed.map_err(StoreError::on("remove", &path))?;
             }
         }
         Ok(())

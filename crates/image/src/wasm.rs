@@ -1,6 +1,9 @@
 //! What a Wasm binary says of itself in its first eight bytes, and the compiler of the rest.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -47,9 +50,94 @@ impl Kind {
     }
 }
 
+/// What to do about a program that is none.
+pub(crate) const INSTEAD: &str = "use a WASI command or a component that answers HTTP, for example of `cargo build --target wasm32-wasip2`";
+
+/// The most bytes of a module's exports that are looked at.
+const EXPORTS: u64 = 1 << 20;
+/// Exports by which a host's plug-ins are known, and what they are.
+const PLUGINS: [(&[u8], &str); 2] = [
+    (b"proxy_abi_version_", "a plug-in for Envoy (proxy-wasm), which needs Envoy"),
+    (b"__guest_call", "a waPC guest such as a Kubewarden policy, which needs its own host"),
+];
+
+/// Looks what a file is, before anything else does. What cannot be run is named.
+pub(crate) fn look(path: &Path) -> io::Result<Result<Kind, &'static str>> {
+    let mut file = BufReader::new(File::open(path)?);
+    let mut start = Vec::new();
+    (&mut file).take(8).read_to_end(&mut start)?;
+    let kind = match Kind::of(&start) {
+        Ok(kind) => kind,
+        Err(found) => return Ok(Err(found)),
+    };
+    let exports = if kind == Kind::Module { exports(&mut file)? } else { Vec::new() };
+    let is_in = |name: &[u8]| exports.windows(name.len()).any(|window| window == name);
+    let plugin = PLUGINS.iter().find(|(name, _)| is_in(name));
+    Ok(plugin.map_or(Ok(kind), |(_, what)| Err(what)))
+}
+
+/// The beginning of a module's export section, if it has one (core specification 5.5.10). What is malformed is for the
+/// compiler to say.
+fn exports(module: &mut (impl Read + Seek)) -> io::Result<Vec<u8>> {
+    let mut section = Vec::new();
+    loop {
+        let mut id = [0];
+        if module.read(&mut id)? == 0 {
+            return Ok(section);
+        }
+        let Some(size) = length(module)? else { return Ok(section) };
+        if id == [7] {
+            module.take(u64::from(size).min(EXPORTS)).read_to_end(&mut section)?;
+            return Ok(section);
+        }
+        module.seek(SeekFrom::Current(size.into()))?;
+    }
+}
+
+/// An unsigned LEB128 number of 32 bits; none if it is longer, or cut.
+fn length(module: &mut impl Read) -> io::Result<Option<u32>> {
+    let mut value = 0_u64;
+    for shift in [0, 7, 14, 21, 28] {
+        let mut byte = [0];
+        if module.read(&mut byte)? == 0 {
+            return Ok(None);
+        }
+        let [byte] = byte;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(u32::try_from(value).ok());
+        }
+    }
+    Ok(None)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn looked(content: &[u8]) -> Result<Kind, &'static str> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m");
+        std::fs::write(&path, content).unwrap();
+        look(&path).unwrap()
+    }
+
+    #[test]
+    fn plug_ins_are_known_by_what_they_export() {
+        let export = |name: &str| {
+            let length = |length: usize| u8::try_from(length).unwrap();
+            let custom = b"\x00\x82\x00\x01c";
+            let body = [&[1, length(name.len())], name.as_bytes(), b"\0\0"].concat();
+            [b"\0asm\x01\0\0\0", &custom[..], &[7, length(body.len())], &body].concat()
+        };
+        assert_eq!(looked(&export("_start")), Ok(Kind::Module));
+        assert!(looked(&export("proxy_abi_version_0_2_1")).unwrap_err().contains("Envoy"));
+        assert!(looked(&export("__guest_call")).unwrap_err().contains("waPC"));
+        for cut in 8..20 {
+            assert_eq!(looked(&export("__guest_call")[..cut]), Ok(Kind::Module));
+        }
+        assert_eq!(looked(b"\0asm\x01\0\0\0\x01\xff\xff\xff\xff\xff\xff"), Ok(Kind::Module));
+    }
 
     #[test]
     fn the_magic_tells_what_a_file_is() {

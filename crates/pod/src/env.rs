@@ -239,6 +239,13 @@ pub(crate) fn text(kind: Kind, name: &str, key: &str, value: &[u8]) -> Result<St
     text.map_err(|_| Error::Text { kind, name: name.to_owned(), key: key.to_owned() })
 }
 
+/// Replaces the references to these variables.
+pub(crate) fn expand_with(text: &str, env: &[(String, String)]) -> String {
+    expand(text, &|name| {
+        env.iter().rfind(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    })
+}
+
 /// Replaces every `$(NAME)` whose name is known.
 fn expand<'a>(text: &str, look: &dyn Fn(&str) -> Option<&'a str>) -> String {
     let mut out = String::with_capacity(text.len());

@@ -41,7 +41,8 @@ fn holder<'a>(mounts: &'a [Mount], path: &'a str) -> Option<(&'a Mount, &'a Path
 pub(crate) fn mount(container: &Container, mounts: &[Mount], run: &Path) -> Option<Mount> {
     let path = path_of(container);
     let folder = Path::new(path).parent().filter(|folder| folder.parent().is_some())?;
-    if holder(mounts, path).is_some() {
+    // An image's root holds what nothing else does: it may be one that is only read.
+    if holder(mounts, path).is_some_and(|(mount, _)| mount.guest != "/") {
         return None;
     }
     Some(Mount {
@@ -149,6 +150,7 @@ mod tests {
             (Some("/data/words"), &["/data/words"], None),
             (Some("/data/words"), &["/database"], Some("/data")),
             (Some("/data/words"), &["/data/deeper"], Some("/data")),
+            (None, &["/"], Some("/dev")),
         ] {
             let container = Container {
                 termination_message_path: path.map(str::to_owned),

@@ -6,7 +6,8 @@ use tokio::sync::watch;
 use tracing::warn;
 
 /// What may be missing: the names are a sandbox's word, and one of a guest that has escaped may be anything.
-const KNOWN: [&str; 5] = ["cgroup", "landlock", "mount namespace", "seccomp", "user"];
+const KNOWN: [&str; 6] =
+    ["cgroup", "landlock", "mount namespace", "seccomp", "user", "writable root"];
 
 /// What was missing so far.
 #[derive(Debug)]

@@ -76,6 +76,7 @@ mod user;
 mod view;
 mod views;
 mod volumes;
+mod want;
 mod worker;
 mod zygote;
 

@@ -7,18 +7,35 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::Api;
-use nodule_image::{CompileError, Compiled, Image, Images, Keyring, Reference};
+use nodule_image::{CompileError, Compiled, Image, Images, Keyring, Program, Reference};
 
 use crate::events::{Events, Kind};
 use crate::host::Host;
 use crate::restart::{FIRST, LONGEST, later};
 use crate::status::Waiting;
+use crate::want::Want;
 
 /// An image that can be run now.
 #[derive(Debug, Clone)]
 pub(crate) struct Ready {
     pub(crate) image: Image,
     pub(crate) compiled: Compiled,
+    /// By which name the program was found, and where it begins.
+    pub(crate) argv0: String,
+    pub(crate) cwd: String,
+}
+
+impl Ready {
+    /// Sees that a program that was sought by its name is the one that the arguments begin with.
+    pub(crate) fn check(&self, argv: &[String]) -> Result<(), String> {
+        let is_sought = self.image.program.is_none();
+        match argv.first().filter(|name| is_sought && **name != self.argv0) {
+            None => Ok(()),
+            Some(name) => Err(format!(
+                "command \"{name}\": which program of the image runs cannot depend on a value from outside of the pod's spec: write it there"
+            )),
+        }
+    }
 }
 
 /// What becomes of a try.
@@ -27,8 +44,7 @@ pub(crate) type Outcome = Result<Ready, Waiting>;
 /// Which container asks, and in which words.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
-    /// As the spec says it.
-    pub(crate) image: String,
+    pub(crate) want: Want,
     /// `Always`, `IfNotPresent` or `Never`.
     pub(crate) policy: String,
     /// `spec.containers{NAME}`, for Events.
@@ -38,7 +54,7 @@ pub(crate) struct Asked {
 /// The pod's images. Owned and changed by its worker.
 #[derive(Debug, Default)]
 pub(crate) struct Pulls {
-    known: BTreeMap<String, Pull>,
+    known: BTreeMap<Want, Pull>,
 }
 
 #[derive(Debug)]
@@ -65,10 +81,10 @@ pub(crate) enum Need {
 }
 
 impl Pulls {
-    /// What to do about `image`. An answer of `Fetch` must be followed by `done`.
-    pub(crate) fn need(&mut self, image: &str, now: Timestamp) -> Need {
-        match self.known.get_mut(image) {
-            Some(Pull::Ready(_)) => match self.known.remove(image) {
+    /// What to do about what is wanted. An answer of `Fetch` must be followed by `done`.
+    pub(crate) fn need(&mut self, want: &Want, now: Timestamp) -> Need {
+        match self.known.get_mut(want) {
+            Some(Pull::Ready(_)) => match self.known.remove(want) {
                 Some(Pull::Ready(ready)) => Need::Ready(ready),
                 _ => Need::Wait,
             },
@@ -79,7 +95,7 @@ impl Pulls {
             Some(Pull::Failed { waiting, since, wait, told }) if now < later(*since, *wait) => {
                 let news = !std::mem::replace(told, true);
                 Need::Failed {
-                    waiting: back_off(image, waiting),
+                    waiting: back_off(&want.image, waiting),
                     until: later(*since, *wait),
                     news,
                 }
@@ -89,25 +105,25 @@ impl Pulls {
     }
 
     /// Gives back an image that was taken and not run.
-    pub(crate) fn keep(&mut self, image: &str, ready: Arc<Ready>) {
-        self.known.insert(image.to_owned(), Pull::Ready(ready));
+    pub(crate) fn keep(&mut self, want: Want, ready: Arc<Ready>) {
+        self.known.insert(want, Pull::Ready(ready));
     }
 
     /// Notes that a fetch has begun. The wait that a failure before it earned is kept for the next one.
-    pub(crate) fn begin(&mut self, image: &str) -> Duration {
-        match self.known.insert(image.to_owned(), Pull::Running) {
+    pub(crate) fn begin(&mut self, want: &Want) -> Duration {
+        match self.known.insert(want.clone(), Pull::Running) {
             Some(Pull::Failed { wait, .. }) => (wait * 2).min(LONGEST),
             _ => FIRST,
         }
     }
 
     /// Notes how it ended; `wait` is what `begin` gave.
-    pub(crate) fn done(&mut self, image: &str, outcome: Outcome, wait: Duration, now: Timestamp) {
+    pub(crate) fn done(&mut self, want: Want, outcome: Outcome, wait: Duration, now: Timestamp) {
         let pull = match outcome {
             Ok(ready) => Pull::Ready(Arc::new(ready)),
             Err(waiting) => Pull::Failed { waiting, since: now, wait, told: false },
         };
-        self.known.insert(image.to_owned(), pull);
+        self.known.insert(want, pull);
     }
 }
 
@@ -128,21 +144,25 @@ fn back_off(image: &str, failure: &Waiting) -> Waiting {
 /// Gets the image by its policy, and its compiled code.
 pub(crate) async fn fetch(host: Arc<Host>, pod: Arc<Pod>, asked: Asked) -> Outcome {
     let teller = Teller { events: &host.events, pod: &pod, asked: &asked };
-    let reference = Reference::parse(&asked.image).map_err(|error| {
-        let message =
-            format!("Failed to apply default image tag \"{}\": {}", asked.image, chain(&error));
+    let reference = Reference::parse(&asked.want.image).map_err(|error| {
+        let message = format!(
+            "Failed to apply default image tag \"{}\": {}",
+            asked.want.image,
+            chain(&error)
+        );
         teller.fail("InspectFailed", Waiting { reason: "InvalidImageName", message })
     })?;
     let image = match (asked.policy.as_str(), host.images.find(&reference)) {
         ("Never" | "IfNotPresent", Some(image)) => {
-            let message = format!("Container image \"{}\" already present on machine", asked.image);
+            let message =
+                format!("Container image \"{}\" already present on machine", asked.want.image);
             teller.say(Kind::Normal, "Pulled", &message);
             image
         }
         ("Never", None) => {
             let message = format!(
                 "Container image \"{}\" is not present with pull policy of Never",
-                asked.image
+                asked.want.image
             );
             return Err(
                 teller.fail("ErrImageNeverPull", Waiting { reason: "ErrImageNeverPull", message })
@@ -150,12 +170,17 @@ pub(crate) async fn fetch(host: Arc<Host>, pod: Arc<Pod>, asked: Asked) -> Outco
         }
         _ => pull(&host, &reference, &teller).await?,
     };
-    let compiled = compile(&host.images, &image, &teller).await?;
-    Ok(Ready { image, compiled })
+    let (argv0, cwd) = (asked.want.argv0(&image), asked.want.cwd(&image));
+    let program = host.images.program(&image, &argv0, &cwd).await.map_err(|error| {
+        let message = format!("image \"{}\": {}", asked.want.image, chain(&error));
+        teller.fail("Failed", Waiting { reason: "CreateContainerError", message })
+    })?;
+    let compiled = compile(&host.images, &image, &program, &teller).await?;
+    Ok(Ready { image, compiled, argv0, cwd })
 }
 
 async fn pull(host: &Host, reference: &Reference, teller: &Teller<'_>) -> Result<Image, Waiting> {
-    let name = &teller.asked.image;
+    let name = &teller.asked.want.image;
     let keyring = keyring(host, teller).await?;
     teller.say(Kind::Normal, "Pulling", &format!("Pulling image \"{name}\""));
     let since = tokio::time::Instant::now();
@@ -212,9 +237,14 @@ async fn keyring(host: &Host, teller: &Teller<'_>) -> Result<Keyring, Waiting> {
     Ok(keyring)
 }
 
-async fn compile(images: &Images, image: &Image, teller: &Teller<'_>) -> Result<Compiled, Waiting> {
-    let name = &teller.asked.image;
-    let compiled = images.compile(image).await.map_err(|error| {
+async fn compile(
+    images: &Images,
+    image: &Image,
+    program: &Program,
+    teller: &Teller<'_>,
+) -> Result<Compiled, Waiting> {
+    let name = &teller.asked.want.image;
+    let compiled = images.compile(image, program).await.map_err(|error| {
         let message = match &error {
             CompileError::BadProgram { .. } => {
                 format!("image \"{name}\" cannot run here: {}", chain(&error))
@@ -284,6 +314,11 @@ fn short(took: Duration) -> String {
 mod tests {
     use super::*;
 
+    fn want() -> Want {
+        let image = Some("a".to_owned());
+        Want::of(&k8s_openapi::api::core::v1::Container { image, ..Default::default() })
+    }
+
     fn failure(reason: &'static str) -> Waiting {
         Waiting { reason, message: "no route".to_owned() }
     }
@@ -293,22 +328,22 @@ mod tests {
         let mut pulls = Pulls::default();
         let mut now = Timestamp::from_second(1000).unwrap();
         for seconds in [10, 20, 40, 80, 160, 300, 300] {
-            assert!(matches!(pulls.need("a", now), Need::Fetch));
-            let wait = pulls.begin("a");
-            assert!(matches!(pulls.need("a", now), Need::Wait));
-            pulls.done("a", Err(failure("ErrImagePull")), wait, now);
-            let Need::Failed { waiting, until, news } = pulls.need("a", now) else {
+            assert!(matches!(pulls.need(&want(), now), Need::Fetch));
+            let wait = pulls.begin(&want());
+            assert!(matches!(pulls.need(&want(), now), Need::Wait));
+            pulls.done(want(), Err(failure("ErrImagePull")), wait, now);
+            let Need::Failed { waiting, until, news } = pulls.need(&want(), now) else {
                 panic!("failed")
             };
             assert_eq!((waiting.reason, until, news), ("ErrImagePull", later(now, SHOWN), false));
-            let Need::Failed { waiting, until: due, news } = pulls.need("a", until) else {
+            let Need::Failed { waiting, until: due, news } = pulls.need(&want(), until) else {
                 panic!("failed")
             };
             assert_eq!(due, later(now, Duration::from_secs(seconds)));
             assert_eq!(waiting.reason, "ImagePullBackOff");
             assert_eq!(waiting.message, "Back-off pulling image \"a\": ErrImagePull: no route");
             assert!(news);
-            assert!(matches!(pulls.need("a", until), Need::Failed { news: false, .. }));
+            assert!(matches!(pulls.need(&want(), until), Need::Failed { news: false, .. }));
             now = due;
         }
     }
@@ -317,9 +352,9 @@ mod tests {
     fn a_failure_that_is_no_pull_keeps_its_reason() {
         let mut pulls = Pulls::default();
         let now = Timestamp::from_second(1000).unwrap();
-        let wait = pulls.begin("a");
-        pulls.done("a", Err(failure("ErrImageNeverPull")), wait, now);
-        let Need::Failed { waiting, .. } = pulls.need("a", now) else { panic!("failed") };
+        let wait = pulls.begin(&want());
+        pulls.done(want(), Err(failure("ErrImageNeverPull")), wait, now);
+        let Need::Failed { waiting, .. } = pulls.need(&want(), now) else { panic!("failed") };
         assert_eq!(waiting, failure("ErrImageNeverPull"));
     }
 

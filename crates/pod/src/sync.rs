@@ -29,6 +29,7 @@ use crate::status::Waiting;
 use crate::user::Choice;
 use crate::view::log_path;
 use crate::volumes::mounts;
+use crate::want::{self, Want};
 use crate::worker::{Notice, Worker};
 
 impl Worker {
@@ -67,7 +68,7 @@ impl Worker {
             Ok(config) => config,
             // The image is taken up again when there is more to say.
             Err(Unready::Unknown) => {
-                return self.pulls.keep(container.image.as_deref().unwrap_or_default(), ready);
+                return self.pulls.keep(Want::of(container), ready);
             }
             Err(Unready::Config(message)) => {
                 self.hold(container, "CreateContainerConfigError", message);
@@ -138,14 +139,14 @@ impl Worker {
 
     /// The container's image if it is here; if not, it is on its way.
     fn image(&mut self, role: Role, container: &Container) -> Option<Arc<Ready>> {
-        let image = container.image.clone().unwrap_or_default();
-        match self.pulls.need(&image, Timestamp::now()) {
+        let want = Want::of(container);
+        match self.pulls.need(&want, Timestamp::now()) {
             Need::Ready(ready) => return Some(ready),
             Need::Wait => {}
-            Need::Fetch => self.fetch(role, container, image),
+            Need::Fetch => self.fetch(role, container, want),
             Need::Failed { waiting, until, news } => {
                 if news && waiting.reason == "ImagePullBackOff" {
-                    let message = format!("Back-off pulling image \"{image}\"");
+                    let message = format!("Back-off pulling image \"{}\"", want.image);
                     self.say(&container.name, Kind::Normal, "BackOff", &message);
                     self.say(&container.name, Kind::Warning, "Failed", "Error: ImagePullBackOff");
                 }
@@ -156,13 +157,13 @@ impl Worker {
         None
     }
 
-    fn fetch(&mut self, role: Role, container: &Container, image: String) {
-        let wait = self.pulls.begin(&image);
+    fn fetch(&mut self, role: Role, container: &Container, want: Want) {
+        let wait = self.pulls.begin(&want);
         let policy =
             container.image_pull_policy.clone().unwrap_or_else(|| "IfNotPresent".to_owned());
-        let asked = Asked { image: image.clone(), policy, field: role.field(&container.name) };
+        let asked = Asked { want: want.clone(), policy, field: role.field(&container.name) };
         let (host, pod) = (Arc::clone(&self.host), Arc::clone(&self.record.pod));
-        self.fetches.spawn(async move { (image, pull::fetch(host, pod, asked).await, wait) });
+        self.fetches.spawn(async move { (want, pull::fetch(host, pod, asked).await, wait) });
     }
 
     /// The container waits for a person, and that is told once.
@@ -190,9 +191,12 @@ impl Worker {
             users: self.host.users.as_ref(),
         };
         let user = choice.user()?;
-        let env = self.environment(container, ready, needs)?;
+        let mut env = self.environment(container, ready, needs)?;
         let command = env.expand_all(container.command.as_ref());
         let args = env.expand_all(container.args.as_ref());
+        want::tell_cwd(&mut env.all, &ready.cwd);
+        let args = ready.image.argv(&command, &args);
+        ready.check(&args)?;
         let kind = match ready.compiled.kind {
             nodule_image::Kind::Module => proto::Kind::Module,
             nodule_image::Kind::Component => proto::Kind::Component,
@@ -204,8 +208,12 @@ impl Worker {
             version: proto::VERSION,
             id: String::new(),
             program: proto::Program { cwasm: ready.compiled.code.clone(), kind },
-            args: ready.image.argv(&command, &args),
-            mounts: mounts(&self.record.pod, container, &needs.volumes, &env)?,
+            args,
+            mounts: want::with_root(
+                &ready.image,
+                container,
+                mounts(&self.record.pod, container, &needs.volumes, &env)?,
+            ),
             env: env.all,
             stdin: if held { proto::Stdin::Held } else { proto::Stdin::Empty },
             limits: proto::Limits { memory: memory_limit(container)? },

@@ -32,6 +32,7 @@ use crate::sink::Sink;
 use crate::status::{self, Seen, Waiting};
 use crate::view::{LogEnds, View};
 use crate::volumes::{self, Mounted};
+use crate::want::Want;
 
 /// What the node is asked to do with a pod.
 #[derive(Debug, Clone)]
@@ -67,7 +68,7 @@ pub(crate) enum Notice {
 }
 
 /// An image that was fetched: its name, what became of it, and the wait that a failure earns.
-pub(crate) type Fetched = (String, Outcome, Duration);
+pub(crate) type Fetched = (Want, Outcome, Duration);
 
 pub(crate) struct Worker {
     pub(crate) host: Arc<Host>,
@@ -313,8 +314,8 @@ impl Worker {
         })
     }
 
-    fn fetched(&mut self, (image, outcome, wait): Fetched) {
-        self.pulls.done(&image, outcome, wait, Timestamp::now());
+    fn fetched(&mut self, (want, outcome, wait): Fetched) {
+        self.pulls.done(want, outcome, wait, Timestamp::now());
     }
 
     fn note(&mut self, notice: Notice) {

@@ -110,6 +110,9 @@ pub enum Access {
     ReadOnly,
     /// Look at it and change it.
     ReadWrite,
+    /// Look at it, and change a copy of one's own that ends with the container. Only for a folder; where this machine has
+    /// no such copies it is [`ReadOnly`](Self::ReadOnly).
+    Private,
 }
 
 /// Where a guest's standard input comes from.

@@ -35,6 +35,6 @@ impl Files {
 fn permissions(access: Access) -> FsPerms {
     match access {
         Access::ReadOnly => FsPerms::ReadOnly,
-        Access::ReadWrite => FsPerms::ReadWrite,
+        Access::ReadWrite | Access::Private => FsPerms::ReadWrite,
     }
 }

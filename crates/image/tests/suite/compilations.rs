@@ -8,7 +8,7 @@ use futures::future::join_all;
 use nodule_image::{CompileError, Config, Image, Images, Kind};
 
 use crate::endings::Waiting;
-use crate::node::{Node, command, config, module};
+use crate::node::{Node, command, compile, config, module};
 use crate::registry::Registry;
 
 pub(crate) async fn pulled(wasm: &[u8], change: impl FnOnce(&mut Config)) -> (Node, Image) {
@@ -23,7 +23,7 @@ pub(crate) async fn pulled(wasm: &[u8], change: impl FnOnce(&mut Config)) -> (No
 async fn a_program_is_compiled_once_however_many_ask() {
     let (node, image) = pulled(&command(""), |_| ()).await;
 
-    let compiled = join_all((0..5).map(|_| node.images.compile(&image))).await;
+    let compiled = join_all((0..5).map(|_| compile(&node.images, &image))).await;
 
     let compiled: Vec<_> = compiled.into_iter().map(Result::unwrap).collect();
     assert!(compiled.iter().all(|other| other.code == compiled[0].code));
@@ -36,7 +36,7 @@ async fn a_program_is_compiled_once_however_many_ask() {
 #[tokio::test]
 async fn compiled_code_is_read_only_in_a_folder_of_the_agents_own() {
     let (node, image) = pulled(&command(""), |_| ()).await;
-    let code = node.images.compile(&image).await.unwrap().code;
+    let code = compile(&node.images, &image).await.unwrap().code;
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert!(code.starts_with(node.root().join("aot")));
     assert_eq!((mode(&code), mode(code.parent().unwrap())), (0o400, 0o700));
@@ -53,7 +53,7 @@ async fn the_compiler_gets_its_limits_and_nothing_of_our_environment() {
     .await;
     let waiting = Waiting::new(&image);
     tokio::select! {
-        _ = node.images.compile(&image) => unreachable!("the compiler waits for its program"),
+        _ = compile(&node.images, &image) => unreachable!("the compiler waits for its program"),
         (line, environment) = async {
             let compiler = waiting.compiler().await;
             let read = |file: &str| fs::read_to_string(format!("/proc/{compiler}/{file}")).unwrap();
@@ -70,7 +70,7 @@ async fn the_compiler_gets_its_limits_and_nothing_of_our_environment() {
 #[tokio::test]
 async fn a_bad_program_is_told_in_the_compilers_words() {
     let (node, image) = pulled(&module(""), |_| ()).await;
-    let error = node.images.compile(&image).await.unwrap_err();
+    let error = compile(&node.images, &image).await.unwrap_err();
     assert!(matches!(error, CompileError::BadProgram { .. }));
     let text = error.to_string();
     let words = "/app:1 cannot run on this node: the module has no function `_start`";

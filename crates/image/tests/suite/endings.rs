@@ -9,7 +9,7 @@ use std::time::Duration;
 use nodule_image::{CompileError, Image};
 
 use crate::compilations::pulled;
-use crate::node::{Node, command};
+use crate::node::{Node, command, compile, program};
 use crate::registry::Registry;
 
 /// An image whose program was replaced by a pipe that nothing comes out of.
@@ -21,7 +21,7 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     pub(crate) fn new(image: &Image) -> Self {
-        let program = image.wasm.clone();
+        let program = program(image).wasm;
         fs::remove_file(&program).unwrap();
         assert!(Command::new("mkfifo").arg(&program).status().unwrap().success());
         let pipe = File::options().read(true).write(true).open(&program).unwrap();
@@ -90,7 +90,7 @@ async fn a_compiler_that_dies_is_told_in_words_and_leaves_nothing() {
             let worker = waiting.worker().await;
             kill(if is_worker { worker } else { waiting.compiler().await }, signal);
         };
-        let (error, ()) = tokio::join!(node.images.compile(&image), killing);
+        let (error, ()) = tokio::join!(compile(&node.images, &image), killing);
         let error = error.unwrap_err();
         let is_bad = is_worker && signal != "-KILL";
         assert_eq!(matches!(error, CompileError::BadProgram { .. }), is_bad, "{error}");
@@ -104,7 +104,7 @@ async fn a_compiler_that_dies_is_told_in_words_and_leaves_nothing() {
 async fn a_compiler_that_takes_too_long_is_killed() {
     let (node, image) = pulled(&command(""), |config| config.compile.seconds = 1).await;
     let _waiting = Waiting::new(&image);
-    let error = node.images.compile(&image).await.unwrap_err().to_string();
+    let error = compile(&node.images, &image).await.unwrap_err().to_string();
     assert!(error.contains("was killed: it took longer than 2s"), "{error}");
     assert!(error.contains("`compile.timeout`"), "{error}");
     assert!(node.files("partial").is_empty());
@@ -115,15 +115,15 @@ async fn a_compilation_that_is_dropped_ends_its_compiler_and_can_be_made_again()
     let (node, image) = pulled(&command(""), |_| ()).await;
     let waiting = Waiting::new(&image);
     let worker = tokio::select! {
-        _ = node.images.compile(&image) => unreachable!("the compiler waits"),
+        _ = compile(&node.images, &image) => unreachable!("the compiler waits"),
         worker = waiting.worker() => worker,
     };
     let line = format!("/proc/{worker}/cmdline");
     until(|| fs::read(&line).unwrap_or_default().is_empty().then_some(())).await;
 
-    fs::remove_file(&image.wasm).unwrap();
-    fs::write(&image.wasm, command("")).unwrap();
-    assert!(node.images.compile(&image).await.unwrap().took.is_some());
+    fs::remove_file(program(&image).wasm).unwrap();
+    fs::write(program(&image).wasm, command("")).unwrap();
+    assert!(compile(&node.images, &image).await.unwrap().took.is_some());
     assert!(node.files("partial").is_empty());
 }
 
@@ -153,7 +153,7 @@ async fn no_more_programs_are_compiled_at_once_than_may_be() {
         third.compiler().await
     };
     tokio::select! {
-        _ = futures::future::join_all(images.iter().map(|image| node.images.compile(image))) => {
+        _ = futures::future::join_all(images.iter().map(|image| compile(&node.images, image))) => {
             unreachable!("the compilers wait")
         }
         _ = watch => {}

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nodule_image::{Image, ImportError, Local};
 use serde_json::{Value, json};
 
-use crate::node::{Node, command};
+use crate::node::{Node, command, compile};
 use crate::registry::{Registry, sha};
 
 async fn node() -> (Node, tempfile::TempDir) {
@@ -36,7 +36,7 @@ async fn a_wasm_file_is_an_image_and_a_changed_one_another() {
     let first = file(&node, &path).await.unwrap();
     assert!(first.id().starts_with("localhost/my-app@sha256:"), "{}", first.id());
     assert_eq!(first.argv(&[], &[]), ["My App.wasm"]);
-    node.images.compile(&first).await.unwrap();
+    compile(&node.images, &first).await.unwrap();
     let same = file(&node, &path).await.unwrap();
     assert_eq!(same.digest, first.digest);
     fs::write(&path, command("other")).unwrap();
@@ -99,7 +99,7 @@ async fn an_image_of_a_folder_is_taken_up_by_its_tag_and_verified() {
         |tag: Option<&str>| Local::Layout { folder: path.clone(), tag: tag.map(str::to_owned) };
     let image = node.images.import(&local(Some("v1"))).await.unwrap();
     assert!(image.id().starts_with("localhost/images@sha256:"), "{}", image.id());
-    node.images.compile(&image).await.unwrap();
+    compile(&node.images, &image).await.unwrap();
     let error = text(&node.images.import(&local(None)).await.unwrap_err());
     assert!(error.contains("several images, v1, v2"), "{error}");
     // A blob that is not what its name says.

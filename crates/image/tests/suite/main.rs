@@ -12,6 +12,8 @@ mod faults;
 #[cfg(test)]
 mod imports;
 #[cfg(test)]
+mod layers;
+#[cfg(test)]
 mod node;
 #[cfg(test)]
 mod pulls;
@@ -23,3 +25,5 @@ mod seals;
 mod stores;
 #[cfg(test)]
 mod tokens;
+#[cfg(test)]
+mod trees;

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nodule_image::{Config, Image, Images, Keyring, PullError, Reference, Retry};
+use nodule_image::{
+    CompileError, Compiled, Config, Image, Images, Keyring, Program, PullError, Reference, Retry,
+};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -86,6 +88,15 @@ fn compiler() -> PathBuf {
     let compiler = std::env::var_os("NODULE_COMPILE").map_or(beside, PathBuf::from);
     assert!(compiler.exists(), "{}: cargo build -p nodule-compile", compiler.display());
     compiler
+}
+
+/// The program of an image that is one.
+pub(crate) fn program(image: &Image) -> Program {
+    image.program.clone().unwrap()
+}
+
+pub(crate) async fn compile(images: &Images, image: &Image) -> Result<Compiled, CompileError> {
+    images.compile(image, &program(image)).await
 }
 
 /// A keyring of one secret.

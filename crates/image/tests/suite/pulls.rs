@@ -7,7 +7,7 @@ use nodule_image::{Kind, Packaging};
 use serde_json::json;
 use tokio::sync::Notify;
 
-use crate::node::{Node, module, told};
+use crate::node::{Node, module, program, told};
 use crate::registry::{Fault, INDEX, MANIFEST, Registry, descriptor, sha};
 
 #[tokio::test]
@@ -22,9 +22,9 @@ async fn an_artifact_is_pulled_verified_and_found_again() {
     let image = node.pull(&name).await.unwrap();
 
     assert_eq!(image.id(), format!("{}/team/app@{digest}", registry.host));
-    assert_eq!((image.kind, image.packaging), (Kind::Module, Packaging::Artifact));
-    assert_eq!(std::fs::read(&image.wasm).unwrap(), wasm);
-    assert_eq!(image.wasm_digest, sha(&wasm));
+    assert_eq!((program(&image).kind, image.packaging), (Kind::Module, Packaging::Artifact));
+    assert_eq!(std::fs::read(program(&image).wasm).unwrap(), wasm);
+    assert_eq!(program(&image).digest, sha(&wasm));
     assert_eq!(image.argv(&[], &[]), ["app"]);
     assert_eq!(node.find(&name).unwrap().digest, digest);
     assert_eq!(node.find(&image.id()).unwrap().digest, digest);
@@ -80,7 +80,7 @@ async fn every_known_packaging_is_pulled() {
 
     assert_eq!(pull("b").await.packaging, Packaging::Legacy);
     let plain = pull("i").await;
-    assert_eq!((plain.packaging, plain.kind), (Packaging::Plain, Kind::Component));
+    assert_eq!((plain.packaging, program(&plain).kind), (Packaging::Plain, Kind::Component));
     let image = pull("c").await;
     assert_eq!(image.packaging, Packaging::Image);
     assert_eq!(image.argv(&[], &[]), ["app.wasm", "serve"]);
@@ -142,7 +142,7 @@ async fn one_program_under_many_names_is_downloaded_once() {
     let names: Vec<_> = (0..6).map(|name| format!("{}/app{name}:1", registry.host)).collect();
 
     for image in join_all(names.iter().map(|name| node.pull(name))).await {
-        assert_eq!(image.unwrap().wasm_digest, sha(&wasm));
+        assert_eq!(program(&image.unwrap()).digest, sha(&wasm));
     }
 
     assert_eq!(registry.seen(&format!("/blobs/{}", sha(&wasm))).len(), 1);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nodule_image::{Compiled, Image, Images, Kind};
 
 use crate::compilations::pulled;
-use crate::node::{Node, command, config, open};
+use crate::node::{Node, command, compile, config, open};
 use crate::registry::Registry;
 
 /// An image that the agent before has compiled.
@@ -20,14 +20,14 @@ struct Left {
 impl Left {
     async fn new() -> Self {
         let (node, image) = pulled(&command(""), |_| ()).await;
-        let code = node.images.compile(&image).await.unwrap().code;
+        let code = compile(&node.images, &image).await.unwrap().code;
         Self { node, image, code }
     }
 
     /// What the next agent makes of it.
     async fn next(&self) -> Compiled {
         let next = open(config(self.node.root())).await;
-        next.compile(&self.image).await.unwrap()
+        compile(&next, &self.image).await.unwrap()
     }
 
     /// It was thrown away and compiled again, and is whole.
@@ -87,7 +87,7 @@ async fn code_of_another_program_or_another_node_is_compiled_again() {
     let mut images = Vec::new();
     for tag in ["1", "2"] {
         let image = node.pull(&format!("{}/app:{tag}", registry.host)).await.unwrap();
-        let code = node.images.compile(&image).await.unwrap().code;
+        let code = compile(&node.images, &image).await.unwrap().code;
         images.push((image, code));
     }
     let [(one, code), (_, other)] = &images[..] else { unreachable!() };
@@ -98,12 +98,12 @@ async fn code_of_another_program_or_another_node_is_compiled_again() {
         );
     }
     let next = open(config(node.root())).await;
-    assert!(next.compile(one).await.unwrap().took.is_some());
+    assert!(compile(&next, one).await.unwrap().took.is_some());
 
     // Another node: one of another key.
     fs::remove_file(node.root().join("aot.key")).unwrap();
     let next = open(config(node.root())).await;
-    assert!(next.compile(one).await.unwrap().took.is_some());
+    assert!(compile(&next, one).await.unwrap().took.is_some());
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn what_cannot_be_read_is_an_error_and_stays() {
         // Reading it fails, as it does where the disk does.
         fs::create_dir(file).unwrap();
         let next = open(config(left.node.root())).await;
-        let error = next.compile(&left.image).await.unwrap_err().to_string();
+        let error = compile(&next, &left.image).await.unwrap_err().to_string();
         assert!(error.contains("/app:1") && error.contains("Is a directory"), "{error}");
         assert!(left.code.exists() && label.exists());
         fs::remove_dir(file).unwrap();

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use nodule_image::Reference;
 
-use crate::node::{Node, config, module, open};
+use crate::node::{Node, config, module, open, program};
 use crate::registry::{Fault, Registry, sha};
 
 fn hex(content: &[u8]) -> String {
@@ -22,7 +22,7 @@ async fn images_are_found_by_the_next_agent() {
 
     let next = open(config(node.root())).await;
 
-    assert_eq!(next.find(&image.reference).unwrap().wasm, image.wasm);
+    assert_eq!(next.find(&image.reference).unwrap().program, image.program);
     assert_eq!(next.list(), node.images.list());
 }
 
@@ -38,7 +38,7 @@ async fn a_download_that_an_agent_left_is_taken_up_by_the_next() {
     let next = Node::with(&registry, |config| config.root = node.root().to_owned()).await;
     let image = next.pull(&format!("{}/app:1", registry.host)).await.unwrap();
 
-    assert_eq!(fs::read(image.wasm).unwrap(), wasm);
+    assert_eq!(fs::read(program(&image).wasm).unwrap(), wasm);
     assert_eq!(registry.seen(&sha(&wasm))[0].headers["range"], "bytes=500-");
     assert!(!partial.exists());
 }
@@ -53,8 +53,8 @@ async fn what_was_left_of_other_content_does_not_spoil_a_download() {
     for left in [&b"other content"[..], &[b'x'; 5000], &vec![b'y'; wasm.len()]] {
         fs::write(node.root().join("partial").join(hex(&wasm)), left).unwrap();
         let image = node.pull(&name).await.unwrap();
-        assert_eq!(fs::read(&image.wasm).unwrap(), wasm);
-        fs::remove_file(&image.wasm).unwrap();
+        assert_eq!(fs::read(program(&image).wasm).unwrap(), wasm);
+        fs::remove_file(program(&image).wasm).unwrap();
         assert!(node.find(&name).is_none(), "an image without its program is not here");
     }
 }
@@ -106,7 +106,7 @@ async fn a_pull_that_is_dropped_leaves_what_the_next_goes_on_with() {
     }
 
     let image = node.pull(&name).await.unwrap();
-    assert_eq!(fs::read(image.wasm).unwrap(), wasm);
+    assert_eq!(fs::read(program(&image).wasm).unwrap(), wasm);
     assert!(registry.seen(&blob)[1].headers.contains_key("range"));
 }
 
@@ -133,7 +133,7 @@ async fn only_the_agent_reads_the_store() {
     let node = Node::new(&registry).await;
     let image = node.pull(&format!("{}/app:1", registry.host)).await.unwrap();
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(&image.wasm), 0o400);
+    assert_eq!(mode(&program(&image).wasm), 0o400);
     for folder in ["blobs/sha256", "images", "refs", "aot", "partial"] {
         assert_eq!(mode(&node.root().join(folder)), 0o700, "{folder}");
     }

@@ -23,6 +23,7 @@ mod peer;
 mod programs;
 mod registry;
 mod root;
+mod roots;
 mod shutdown;
 mod statics;
 mod storage;

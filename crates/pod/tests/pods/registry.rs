@@ -15,6 +15,7 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// By path: the media type and the content.
 type Content = Arc<HashMap<String, (&'static str, Vec<u8>)>>;
+type Held = (String, (&'static str, Vec<u8>));
 
 /// The registry. Ended when dropped.
 pub(crate) struct Registry {
@@ -25,13 +26,22 @@ pub(crate) struct Registry {
 impl Registry {
     /// Holds each guest as the image of its name.
     pub(crate) async fn start(guests: &[(&str, &str)]) -> Self {
+        Self::holding(guests.iter().flat_map(|(name, wat)| image(name, wat)).collect()).await
+    }
+
+    async fn holding(content: Vec<Held>) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
-        let content = Arc::new(guests.iter().flat_map(|(name, wat)| image(name, wat)).collect());
+        let content = Arc::new(content.into_iter().collect());
         let router = Router::new().fallback(answer).with_state(content);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { host, _tasks: tasks }
+    }
+
+    /// Holds one guest as an image of files, as `/bin/GUEST.wasm` beside `/etc/motd`, with this configuration.
+    pub(crate) async fn rooted(name: &str, wat: &str, config: &Value) -> Self {
+        Self::holding(rooted(name, wat, config)).await
     }
 
     pub(crate) fn image(&self, name: &str) -> String {
@@ -40,15 +50,35 @@ impl Registry {
 }
 
 /// The CNCF Wasm artifact: its manifest and its blobs.
-fn image(name: &str, wat: &str) -> Vec<(String, (&'static str, Vec<u8>))> {
+fn image(name: &str, wat: &str) -> Vec<Held> {
     let wasm = wat::parse_str(wat).unwrap();
     let config = json!({"architecture": "wasm", "os": "wasip1", "layerDigests": [sha(&wasm)]});
-    let config = config.to_string().into_bytes();
+    let config = ("application/vnd.wasm.config.v0+json", config.to_string().into_bytes());
+    pushed(name, config, ("application/wasm", wasm))
+}
+
+fn rooted(name: &str, wat: &str, config: &Value) -> Vec<Held> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let wasm = wat::parse_str(wat).unwrap();
+    for (path, content) in [("bin/guest.wasm", &*wasm), ("etc/motd", b"hello")] {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, path, content).unwrap();
+    }
+    let layer = archive.into_inner().unwrap();
+    let config = json!({"architecture": "wasm", "os": "wasi", "config": config,
+                        "rootfs": {"type": "layers", "diff_ids": [sha(&layer)]}});
+    let config = ("application/vnd.oci.image.config.v1+json", config.to_string().into_bytes());
+    pushed(name, config, ("application/vnd.oci.image.layer.v1.tar", layer))
+}
+
+fn pushed(name: &str, config: (&str, Vec<u8>), layer: (&str, Vec<u8>)) -> Vec<Held> {
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
-        "config": descriptor("application/vnd.wasm.config.v0+json", &config),
-        "layers": [descriptor("application/wasm", &wasm)],
+        "config": descriptor(config.0, &config.1),
+        "layers": [descriptor(layer.0, &layer.1)],
     });
     let manifest = manifest.to_string().into_bytes();
     let blob = |content: Vec<u8>| {
@@ -57,8 +87,8 @@ fn image(name: &str, wat: &str) -> Vec<(String, (&'static str, Vec<u8>))> {
     vec![
         (format!("/v2/{name}/manifests/{}", sha(&manifest)), (MANIFEST, manifest.clone())),
         (format!("/v2/{name}/manifests/1"), (MANIFEST, manifest)),
-        blob(config),
-        blob(wasm),
+        blob(config.1),
+        blob(layer.1),
     ]
 }
 

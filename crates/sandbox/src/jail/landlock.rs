@@ -54,7 +54,7 @@ fn access(mode: Mode) -> BitFlags<AccessFs> {
     let never = AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock;
     match mode {
         Mode::ReadOnly => AccessFs::from_read(NEWEST) & !never,
-        Mode::ReadWrite => AccessFs::from_all(NEWEST) & !never,
+        Mode::ReadWrite | Mode::Private => AccessFs::from_all(NEWEST) & !never,
     }
 }
 

@@ -16,6 +16,7 @@ mod apart;
 mod cgroup;
 mod landlock;
 mod limits;
+mod private;
 mod seccomp;
 mod source;
 mod stage;
@@ -140,6 +141,9 @@ impl Jail {
         let stage = Stage::build(mounts, own, state)?;
         if !stage.is_apart() {
             self.lacks("mount namespace");
+        }
+        if stage.is_rigid {
+            self.lacks("writable root");
         }
         Ok(stage)
     }

@@ -18,18 +18,22 @@ use nix::unistd::{chdir, chroot, pivot_root};
 use nodule_sandbox_proto::{Access, Mount};
 use thiserror::Error;
 
-use super::JailError;
 use super::apart::{self, Apart};
 use super::source::Source;
+use super::{JailError, private};
 
 /// The folder below the state folder that the namespace's file system is mounted on.
 const FOLDER: &str = "files";
+
+/// The beginning of the folders below the state folder that hold what a guest has changed of a folder of which it has a copy.
+const PRIVATE: &str = "private";
 
 /// What that file system may hold. It holds empty files, one for each mount.
 const SIZE: &str = "mode=0755,size=1m";
 
 /// What no mounted file is for.
-const INERT: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+pub(super) const INERT: MsFlags =
+    MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 
 /// Why a mount could not be made.
 #[derive(Debug, Error)]
@@ -109,6 +113,8 @@ pub struct Stage {
     pub own: Vec<PathBuf>,
     /// The file system that holds them; none where this process may not have mounts of its own.
     root: Option<PathBuf>,
+    /// A folder that the guest was to change a copy of cannot be changed at all.
+    pub(super) is_rigid: bool,
 }
 
 impl Stage {
@@ -135,7 +141,10 @@ impl Stage {
         let staged: Result<Vec<_>, _> = folders
             .iter()
             .enumerate()
-            .map(|(number, mount)| lead(root.join(number.to_string()), mount))
+            .map(|(number, mount)| {
+                let changes = state.join(format!("{PRIVATE}-{number}"));
+                lead(root.join(number.to_string()), mount, &changes)
+            })
             .chain(
                 groups
                     .iter()
@@ -151,12 +160,15 @@ impl Stage {
             .collect();
         let own = own?;
         change(&root, INERT | MsFlags::MS_RDONLY | MsFlags::MS_REMOUNT).map_err(folder)?;
-        Ok(Self { mounts, own, root: Some(root) })
+        let is_rigid = is_rigid(&folders, &mounts);
+        Ok(Self { mounts, own, root: Some(root), is_rigid })
     }
 
     /// The mounts and folders as they are, for who may have no mounts of its own.
     pub fn bare(mounts: Vec<Mount>, own: &[&Path]) -> Self {
-        Self { mounts, own: own.iter().map(|path| (*path).to_owned()).collect(), root: None }
+        let held: Vec<_> = mounts.iter().cloned().map(rigid).collect();
+        let own = own.iter().map(|path| (*path).to_owned()).collect();
+        Self { is_rigid: is_rigid(&mounts, &held), mounts: held, own, root: None }
     }
 
     /// Whether the mounts are in a namespace of this process.
@@ -210,9 +222,10 @@ fn group<'a>(files: &'a [Mount], folders: &[Mount]) -> Result<Vec<Group<'a>>, St
         let Mount { host, guest, .. } = file;
         let (folder, name) = split(guest)
             .ok_or_else(|| StageError::Path { host: host.clone(), guest: guest.clone() })?;
-        if let Some(outer) =
-            folders.iter().find(|outer| Path::new(folder).starts_with(&outer.guest))
-        {
+        // A root is there for all that is not mounted: as a folder would, the group covers what it has in this place.
+        let is_root = |outer: &&Mount| outer.guest == "/" && folder != "/";
+        let mut around = folders.iter().filter(|outer| !is_root(outer));
+        if let Some(outer) = around.find(|outer| Path::new(folder).starts_with(&outer.guest)) {
             let folder = outer.guest.clone();
             return Err(StageError::Inside { host: host.clone(), guest: guest.clone(), folder });
         }
@@ -235,8 +248,25 @@ fn found(root: &Path) -> io::Result<()> {
     Ok(mount(Some("nodule"), root, Some("tmpfs"), INERT, Some(SIZE))?)
 }
 
-/// Mounts a folder, with all that is mounted below it, at `target`.
-fn lead(target: PathBuf, folder: &Mount) -> Result<Mount, StageError> {
+/// A folder as it is where no copy of it can be had.
+fn rigid(mount: Mount) -> Mount {
+    match mount.access {
+        Access::Private => Mount { access: Access::ReadOnly, ..mount },
+        Access::ReadOnly | Access::ReadWrite => mount,
+    }
+}
+
+/// Whether a folder has become rigid.
+fn is_rigid(asked: &[Mount], given: &[Mount]) -> bool {
+    asked.iter().zip(given).any(|(asked, given)| asked.access != given.access)
+}
+
+/// Mounts a folder, with all that is mounted below it, at `target`; if a guest changes a copy of it, that is in `changes`.
+fn lead(target: PathBuf, folder: &Mount, changes: &Path) -> Result<Mount, StageError> {
+    if folder.access == Access::Private && private::cover(&folder.host, changes, &target).is_ok() {
+        return Ok(Mount { host: target, ..folder.clone() });
+    }
+    let folder = &rigid(folder.clone());
     let bound =
         Source::find(folder).and_then(|source| bind_folder(&target, source.path(), folder.access));
     bound.map_err(|source| StageError::mount(folder, source))?;
@@ -287,7 +317,7 @@ fn bind(target: &Path, file: &Mount) -> io::Result<()> {
 fn hold(target: &Path, access: Access) -> io::Result<()> {
     let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | INERT | kept(target)?;
     match access {
-        Access::ReadWrite => change(target, flags),
+        Access::ReadWrite | Access::Private => change(target, flags),
         Access::ReadOnly => change(target, flags | MsFlags::MS_RDONLY),
     }
 }
@@ -335,10 +365,13 @@ mod tests {
 
     #[test]
     fn a_file_in_a_mounted_folder_is_refused() {
-        for folder in ["/", "/etc", "/etc/deep"] {
+        for folder in ["/etc", "/etc/deep"] {
             let error = group(&[at("/etc/deep/a")], &[at(folder)]).err().unwrap();
             assert!(matches!(error, StageError::Inside { .. }), "{error}");
         }
-        assert!(group(&[at("/etc/a")], &[at("/et")]).is_ok());
+        assert!(group(&[at("/a")], &[at("/")]).is_err());
+        for folder in ["/et", "/"] {
+            assert!(group(&[at("/etc/a")], &[at(folder)]).is_ok(), "{folder}");
+        }
     }
 }

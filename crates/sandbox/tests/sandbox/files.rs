@@ -1,9 +1,9 @@
 //! Mounts.
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 
-use nodule_sandbox_proto::{Access, Cause};
+use nodule_sandbox_proto::{Access, Cause, User};
 
 use crate::guests::{both, module};
 use crate::setup::Setup;
@@ -164,4 +164,31 @@ fn a_link_in_a_volume_leads_no_sub_path_out_of_it() {
         let ended = Setup::new(module(), &["ls", "/data"]).part(&volume, sub_path, "/data").run();
         assert_eq!(ended.exit().cause, Cause::StartFailed, "{sub_path}");
     }
+}
+
+#[test]
+fn a_private_mount_is_changed_for_one_container_alone() {
+    let host = tempfile::tempdir().unwrap();
+    fs::create_dir(host.path().join("sub")).unwrap();
+    fs::write(host.path().join("sub/a"), "old\n").unwrap();
+    for (path, mode) in [("", 0o755), ("sub", 0o777), ("sub/a", 0o666)] {
+        fs::set_permissions(host.path().join(path), Permissions::from_mode(mode)).unwrap();
+    }
+    let root = rustix::process::geteuid().is_root();
+    for program in both() {
+        let run = |arguments: &[&str]| {
+            let mut setup = Setup::new(program.clone(), arguments);
+            setup.container.user = root.then(|| User { uid: 4242, gid: 4243, groups: vec![] });
+            setup.mount(host.path(), "/", Access::Private).run()
+        };
+        assert_eq!(run(&["read", "/sub/a"]).text(), ["old"]);
+        for path in ["/sub/a", "/sub/b", "/c"] {
+            let ended = run(&["write", path, "new"]);
+            assert_eq!(ended.exit().code, 0, "{path}: {:?}", ended.text());
+        }
+        assert_eq!(run(&["read", "/sub/a"]).text(), ["old"]);
+        assert_eq!(run(&["ls", "/"]).text(), ["sub/"]);
+    }
+    assert_eq!(fs::read_to_string(host.path().join("sub/a")).unwrap(), "old\n");
+    assert_eq!(fs::read_dir(host.path().join("sub")).unwrap().count(), 1);
 }
