@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::{
-    client::Clients, config::Settings, inventory, lock::Lock, pressure, shutdown::Waiting,
-    supervisor::Supervisor,
+    client::Clients, collection, config::Settings, inventory, lock::Lock, pressure,
+    shutdown::Waiting, supervisor::Supervisor,
 };
 
 /// Runs the agent until a signal or the first task that ends. Pods run on in any case.
@@ -35,6 +35,7 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     }
     has_sandbox(&pods)?;
     let clients = Clients::read(&kubeconfig).await?;
+    let collect = images.collect.clone();
     let images = Images::open(images).await.context("open the images")?;
 
     // The API listens first: the Node then tells the port that it really has.
@@ -66,6 +67,7 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     let checks = well.clone();
     let waiting = Waiting { shuts, shutting, problems: telling, drained: handle.drained() };
     waiting.start(shutdown, &mut supervisor);
+    supervisor.start("image collection", collection::run(images.clone(), collect, handle.clone()));
     supervisor.serve("api", |stop| server.run(handle, reviews, checks, stop));
     if let Some(server) = healthz {
         supervisor.serve("healthz", |stop| server.run(well, stop));

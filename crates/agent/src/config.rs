@@ -560,6 +560,27 @@ mod tests {
     }
 
     #[test]
+    fn unused_images_are_removed_as_by_the_kubelet() {
+        let collect = |fields: &str| {
+            settings(&[], &format!("{KUBELET}{fields}")).map(|settings| settings.images.collect)
+        };
+        assert_eq!(collect("").unwrap(), nodule_image::Collect::default());
+        let fields = "imageGCHighThresholdPercent: 70\nimageGCLowThresholdPercent: 60\n\
+                      imageMinimumGCAge: 1m\nimageMaximumGCAge: 24h\n";
+        let set = collect(fields).unwrap();
+        assert_eq!((set.high, set.low, set.youngest), (70, 60, Duration::from_mins(1)));
+        assert_eq!(set.oldest, Some(Duration::from_hours(24)));
+        for (fields, word) in [
+            ("imageGCHighThresholdPercent: 101\n", "100 or less"),
+            ("imageGCHighThresholdPercent: 50\n", "is not below"),
+            ("imageMaximumGCAge: 1m\n", "more than imageMinimumGCAge"),
+        ] {
+            let error = format!("{:#}", collect(fields).unwrap_err());
+            assert!(error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
     fn pods_have_cgroups_as_with_the_kubelet() {
         let cgroups =
             |fields: &str| settings(&[], &format!("{KUBELET}{fields}")).unwrap().pods.cgroups;

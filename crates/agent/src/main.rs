@@ -15,6 +15,7 @@ use clap::Parser;
 mod agent;
 mod cli;
 mod client;
+mod collection;
 mod config;
 mod host;
 mod inventory;

@@ -4,7 +4,7 @@ use crate::Inner;
 use crate::classify::Plan;
 use crate::digest::Digest;
 use crate::error::Problem;
-use crate::image::Blob;
+use crate::image::Gathered;
 use crate::partial;
 use crate::pull::{digest_of, malformed};
 use crate::registry::Repository;
@@ -21,7 +21,7 @@ impl Inner {
         repository: &Repository<'_>,
         plan: &Plan,
         diffs: &[String],
-        blobs: &mut Vec<Blob>,
+        gathered: &mut Gathered,
     ) -> Result<Option<Digest>, Problem> {
         let (count, limit) = (plan.layers.len(), self.config.limits.layers);
         if count > limit {
@@ -31,10 +31,11 @@ impl Inner {
         let diffs = own_diffs(plan, diffs)?;
         let mut layers = Vec::new();
         for (descriptor, diff) in plan.layers.iter().zip(diffs) {
-            let blob = self.blob(repository, descriptor, FILES, blobs).await?;
+            let blob = self.blob(repository, descriptor, FILES, gathered).await?;
             layers.push(Layer { blob, diff });
         }
         let Some(chain) = tree::chain(&layers) else { return Ok(None) };
+        gathered.holds.push(self.holds.hold(self.store.tree(&chain)));
         self.grow(&chain, layers, plan).await.map(|()| Some(chain))
     }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::classify::Packaging;
 use crate::digest::Digest;
+use crate::holds::Hold;
 use crate::manifest::Execution;
 use crate::program::Program;
 use crate::reference::Reference;
@@ -31,6 +32,8 @@ pub struct Image {
     pub config: Settings,
     /// The file name that the Wasm binary was pushed with.
     pub title: Option<String>,
+    /// As long as somebody has this, the image is not removed.
+    pub(crate) _hold: Hold,
 }
 
 /// How an image wants to be run. Empty for artifacts, which have no such wishes.
@@ -127,12 +130,19 @@ pub(crate) struct Blob {
     pub(crate) size: u64,
 }
 
+/// What a pull has so far: all content of an image, and that it is not removed before something refers to it.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    pub(crate) blobs: Vec<Blob>,
+    pub(crate) holds: Vec<Hold>,
+}
+
 impl Record {
     pub(crate) fn size(&self) -> u64 {
         self.blobs.iter().map(|blob| blob.size).sum()
     }
 
-    pub(crate) fn image(self, reference: &Reference, store: &Store) -> Image {
+    pub(crate) fn image(self, reference: &Reference, store: &Store, hold: Hold) -> Image {
         let program = |wasm: Wasm| Program::new(store.blob(&wasm.digest), wasm.digest, wasm.kind);
         Image {
             reference: reference.clone(),
@@ -143,6 +153,7 @@ impl Record {
             root: self.tree.as_ref().map(|chain| store.tree(chain)),
             config: self.settings,
             title: self.title,
+            _hold: hold,
         }
     }
 }
@@ -150,6 +161,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::holds::Holds;
 
     fn image(packaging: Packaging, settings: Settings, title: Option<&str>) -> Image {
         Image {
@@ -161,6 +173,7 @@ mod tests {
             root: None,
             config: settings,
             title: title.map(str::to_owned),
+            _hold: Holds::default().hold(PathBuf::new()),
         }
     }
 

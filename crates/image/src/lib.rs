@@ -29,7 +29,9 @@ mod download;
 mod error;
 mod files;
 mod flight;
+mod gc;
 mod glob;
+mod holds;
 mod image;
 mod import;
 mod keyring;
@@ -52,6 +54,7 @@ mod wasm;
 pub use classify::Packaging;
 pub use compile::{CompileError, Compiled};
 pub use error::PullError;
+pub use gc::{Collect, Collected};
 pub use image::{Image, Settings};
 pub use import::{ImportError, Local};
 pub use keyring::{Keyring, SecretError};
@@ -63,6 +66,8 @@ pub use wasm::Kind;
 
 use cache::Cache;
 use flight::Flights;
+use gc::Uses;
+use holds::Holds;
 use program::Programs;
 use store::{Store, blocking};
 
@@ -81,6 +86,8 @@ pub struct Config {
     pub compile: CompileLimits,
     /// Downloads at the same time.
     pub parallel_pulls: usize,
+    /// When unused images are removed.
+    pub collect: Collect,
     /// How large content may be.
     pub limits: Limits,
     /// How long a registry is waited for.
@@ -150,6 +157,7 @@ impl Config {
             compiler,
             compile: CompileLimits::default(),
             parallel_pulls: 4,
+            collect: Collect::default(),
             limits: Limits::default(),
             patience: Patience::default(),
             retry: Retry::default(),
@@ -204,6 +212,10 @@ struct Inner {
     trees: Flights,
     /// Programs that were looked at among an image's files, which never change.
     programs: Programs,
+    /// What must not be removed now.
+    holds: Holds,
+    /// When images were used.
+    uses: Uses,
     /// Layers of the compiler's jail that are known to be missing.
     missing: Mutex<BTreeSet<String>>,
 }
@@ -237,6 +249,8 @@ impl Images {
             compilations: Flights::default(),
             trees: Flights::default(),
             programs: Programs::default(),
+            holds: Holds::default(),
+            uses: Uses::default(),
             missing: Mutex::default(),
             config,
         })))
@@ -245,8 +259,11 @@ impl Images {
     /// The image that a name meant when it was last pulled, if it is on this node.
     pub fn find(&self, reference: &Reference) -> Option<Image> {
         let store = &self.0.store;
-        let record = store.record(&store.resolve(reference)?)?;
-        Some(record.image(reference, store))
+        let digest = store.resolve(reference)?;
+        let hold = self.0.holds.hold(store.record_path(&digest));
+        let record = store.record(&digest)?;
+        self.0.uses.note(&digest);
+        Some(record.image(reference, store, hold))
     }
 
     /// Asks the registry what a name means and downloads what is not here.
@@ -289,6 +306,19 @@ impl Images {
         cwd: &str,
     ) -> Result<Program, ProgramError> {
         self.0.program(image, argv0, cwd).await
+    }
+
+    /// Removes images that nobody uses, as far as `collect` says so, and all content that belongs to no image. Those of
+    /// which a pod says that it runs them (`used`, each `…@sha256:…`) stay, and those that are in somebody's hand.
+    ///
+    /// # Errors
+    /// When the store cannot be read or changed: what was not removed is found by the next call.
+    pub async fn collect(
+        &self,
+        collect: Collect,
+        used: BTreeSet<String>,
+    ) -> Result<Collected, StoreError> {
+        Arc::clone(&self.0).collect(collect, used).await
     }
 
     /// All images of this node, the largest first.

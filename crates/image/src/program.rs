@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 use crate::Inner;
 use crate::digest::{Digest, Hasher};
 use crate::image::Image;
+use crate::store::StoreError;
 use crate::tree::Root;
 use crate::wasm::{self, Kind};
 
@@ -68,6 +69,12 @@ pub enum ProgramError {
         limit: u64,
     },
     /// This node is at fault.
+    #[error("note the image's program")]
+    Note {
+        /// Why not.
+        source: StoreError,
+    },
+    /// This node is at fault.
     #[error("read {name:?} of the image")]
     Read {
         /// Its path in the image.
@@ -99,7 +106,14 @@ impl Inner {
             known: Arc::clone(&self.programs),
             limit: self.config.limits.wasm,
         };
-        let found = spawn_blocking(move || search.find(&root, &names)).await;
+        let store = Arc::clone(&self.store);
+        let find = move || {
+            let program = search.find(&root, &names)?;
+            let noted = store.note_program(&root, &program.id);
+            let failed = |source| ProgramError::Note { source };
+            noted.map(|()| program).map_err(failed)
+        };
+        let found = spawn_blocking(find).await;
         found.expect("file work does not panic and the runtime waits for it")
     }
 }

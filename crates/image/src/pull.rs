@@ -13,7 +13,8 @@ use crate::classify::{Packaging, Plan, classify, refuse};
 use crate::digest::Digest;
 use crate::error::{Problem, PullError};
 use crate::files::FILES;
-use crate::image::{Blob, Image, Record, Settings, Wasm};
+use crate::holds::Hold;
+use crate::image::{Blob, Gathered, Image, Record, Settings, Wasm};
 use crate::keyring::{Credential, Keyring};
 use crate::manifest::{ArtifactConfig, Descriptor, ImageConfig, Manifest};
 use crate::partial;
@@ -32,6 +33,7 @@ struct Verified {
     manifest: Manifest,
     /// The entries of the index that has nothing for Wasm: then this is but a guess.
     instead: Option<Vec<Descriptor>>,
+    hold: Hold,
 }
 
 /// What an image's configuration says.
@@ -82,6 +84,7 @@ impl Inner {
     ) -> Result<Image, Problem> {
         let top = self.manifest(repository, reference.target(), reference.digest()).await?;
         let digest = top.digest.clone();
+        let hold = self.holds.hold(self.store.record_path(&digest));
         let record = match self.store.record(&digest) {
             Some(record) => record,
             None => self.fetch(repository, top).await?,
@@ -89,24 +92,26 @@ impl Inner {
         let (store, name, meant) = (self.store.clone(), reference.clone(), digest.clone());
         blocking(move || store.put_name(&name, &meant)).await?;
         tracing::info!(image = %reference, %digest, size = record.size(), "image pulled");
-        Ok(record.image(reference, &self.store))
+        self.uses.note(&digest);
+        Ok(record.image(reference, &self.store, hold))
     }
 
     /// Downloads what a manifest or index leads to, and writes it down.
     async fn fetch(&self, repository: &Repository<'_>, top: Verified) -> Result<Record, Problem> {
-        let mut blobs = vec![top.blob()];
+        let mut gathered = Gathered::default();
         let digest = top.digest.clone();
+        gathered.add(&top);
         let chosen = self.choose(repository, top).await?;
-        blobs.push(chosen.blob());
+        gathered.add(&chosen);
         let plan = classify(&chosen.manifest)?;
         let Configuration { settings, diffs } =
-            self.configuration(repository, &chosen, &plan, &mut blobs).await?;
+            self.configuration(repository, &chosen, &plan, &mut gathered).await?;
         let wasm = match &plan.wasm {
-            Some(layer) => Some(self.wasm(repository, layer, &mut blobs).await?),
+            Some(layer) => Some(self.wasm(repository, layer, &mut gathered).await?),
             None => None,
         };
-        let tree = self.tree(repository, &plan, &diffs, &mut blobs).await?;
-        blobs.dedup();
+        let tree = self.tree(repository, &plan, &diffs, &mut gathered).await?;
+        gathered.blobs.dedup();
         let record = Record {
             digest,
             manifest: chosen.digest,
@@ -115,10 +120,13 @@ impl Inner {
             tree,
             settings,
             title: plan.wasm.as_ref().and_then(Descriptor::title),
-            blobs,
+            blobs: gathered.blobs,
         };
         let store = self.store.clone();
-        Ok(blocking(move || store.put_record(&record).map(|()| record)).await?)
+        let record = blocking(move || store.put_record(&record).map(|()| record)).await?;
+        self.holds.refer();
+        drop(gathered.holds);
+        Ok(record)
     }
 
     /// What the configuration says, where the plan wants it.
@@ -127,10 +135,10 @@ impl Inner {
         repository: &Repository<'_>,
         chosen: &Verified,
         plan: &Plan,
-        blobs: &mut Vec<Blob>,
+        gathered: &mut Gathered,
     ) -> Result<Configuration, Problem> {
         let Some(config) = &plan.config else { return Ok(Configuration::default()) };
-        let path = self.blob(repository, config, "the configuration", blobs).await?;
+        let path = self.blob(repository, config, "the configuration", gathered).await?;
         let content = std::fs::read(&path).map_err(StoreError::on("read", &path))?;
         let read = read_configuration(chosen, plan, &content);
         read.map_err(|problem| match (problem, &chosen.instead) {
@@ -147,9 +155,9 @@ impl Inner {
         &self,
         repository: &Repository<'_>,
         layer: &Descriptor,
-        blobs: &mut Vec<Blob>,
+        gathered: &mut Gathered,
     ) -> Result<Wasm, Problem> {
-        let path = self.blob(repository, layer, "the Wasm layer", blobs).await?;
+        let path = self.blob(repository, layer, "the Wasm layer", gathered).await?;
         Ok(Wasm { digest: digest_of(layer)?, kind: kind(&path)? })
     }
 
@@ -212,8 +220,9 @@ impl Inner {
             return Err(malformed("the manifest", "it is an index and a manifest at once"));
         }
         let (store, size) = (self.store.clone(), content.len() as u64);
+        let hold = self.holds.hold(store.blob(&digest));
         let digest = blocking(move || store.put(&digest, &content).map(|()| digest)).await?;
-        Ok(Verified { digest, size, manifest, instead: None })
+        Ok(Verified { digest, size, manifest, instead: None, hold })
     }
 
     async fn manifest_content(
@@ -240,7 +249,7 @@ impl Inner {
         repository: &Repository<'_>,
         descriptor: &Descriptor,
         what: &'static str,
-        blobs: &mut Vec<Blob>,
+        gathered: &mut Gathered,
     ) -> Result<PathBuf, Problem> {
         let limits = &self.config.limits;
         let limit = match what {
@@ -252,16 +261,18 @@ impl Inner {
             return Err(Problem::TooLarge { what, size: descriptor.size, limit });
         }
         let blob = Blob { digest: digest_of(descriptor)?, size: descriptor.size };
-        self.download(repository, &blob, what).await?;
         let path = self.store.blob(&blob.digest);
-        blobs.push(blob);
+        gathered.holds.push(self.holds.hold(path.clone()));
+        self.download(repository, &blob, what).await?;
+        gathered.blobs.push(blob);
         Ok(path)
     }
 }
 
-impl Verified {
-    fn blob(&self) -> Blob {
-        Blob { digest: self.digest.clone(), size: self.size }
+impl Gathered {
+    fn add(&mut self, manifest: &Verified) {
+        self.blobs.push(Blob { digest: manifest.digest.clone(), size: manifest.size });
+        self.holds.push(manifest.hold.clone());
     }
 }
 

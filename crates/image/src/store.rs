@@ -9,6 +9,7 @@
 //! refs/REGISTRY/REPOSITORY/_digests/HEX.json  under which names a digest was pulled
 //! aot/ENGINE/HEX.cwasm                    compiled here, for one engine
 //! aot/ENGINE/HEX.json                     what it is, and its seal
+//! programs/CHAIN/HEX                      a program that was found in the tree CHAIN
 //! aot.key                                 the key of the seals
 //! partial/                                what is being written
 //! ```
@@ -27,6 +28,8 @@ use tokio::task::spawn_blocking;
 use crate::digest::Digest;
 use crate::image::Record;
 use crate::reference::Reference;
+
+mod sweep;
 
 /// A download that was cut is taken up again within this time (containerd keeps
 /// unreferenced ingests as long).
@@ -67,11 +70,15 @@ impl Store {
     /// Opens or creates a store, and clears what an interrupted agent left half written.
     pub(crate) fn open(root: PathBuf) -> Result<Self, StoreError> {
         let store = Self { root };
-        for folder in ["blobs/sha256", "trees", "images", "refs", "aot", "partial"] {
+        for folder in ["blobs/sha256", "trees", "images", "refs", "programs", "aot", "partial"] {
             make_folder(&store.root.join(folder))?;
         }
         store.clear_partials()?;
         Ok(store)
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
@@ -96,6 +103,13 @@ impl Store {
     /// Where the key of the seals is.
     pub(crate) fn key(&self) -> PathBuf {
         self.root.join("aot.key")
+    }
+
+    /// Notes that a program was found in a tree: its compiled code stays as long as that.
+    pub(crate) fn note_program(&self, tree: &Path, program: &Digest) -> Result<(), StoreError> {
+        let Some(chain) = tree.file_name() else { return Ok(()) };
+        let note = self.root.join("programs").join(chain).join(program.hex());
+        if note.exists() { Ok(()) } else { self.write(&note, b"", 0o400) }
     }
 
     /// A new name in `partial/`: what is there never outlives the agent that made it.
@@ -183,7 +197,7 @@ impl Store {
         sync(&trees)
     }
 
-    fn record_path(&self, digest: &Digest) -> PathBuf {
+    pub(crate) fn record_path(&self, digest: &Digest) -> PathBuf {
         self.root.join("images").join(format!("{}.json", digest.hex()))
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use nodule_image::{CompileLimits, Config};
+use nodule_image::{Collect, CompileLimits, Config};
 use nodule_node::quantity;
 
 use super::kubelet::Kubelet;
@@ -24,6 +24,7 @@ pub(super) fn images(arguments: &Arguments, file: &File, host: &Host) -> Result<
         "field \"compile.user\": use a user that is not of `podUsers`"
     );
     images.parallel_pulls = parallel_pulls(&file.kubelet, images.parallel_pulls)?;
+    images.collect = collect(&file.kubelet)?;
     Ok(images)
 }
 
@@ -48,6 +49,25 @@ fn mib(field: &str, quantity: Option<&String>, default: u32, least: u32) -> Resu
     let bytes = quantity::units(text).with_context(|| format!("field \"{field}\""))?;
     let mib = u32::try_from(bytes.div_ceil(1 << 20)).ok().filter(|mib| *mib >= least);
     mib.with_context(|| format!("field \"{field}\": use {least}Mi or more, and less than 4Pi"))
+}
+
+/// When unused images are removed. The kubelet's defaults and its checks.
+fn collect(kubelet: &Kubelet) -> Result<Collect> {
+    let default = Collect::default();
+    let high = kubelet.image_gc_high.unwrap_or(default.high);
+    let low = kubelet.image_gc_low.unwrap_or(default.low);
+    ensure!(high <= 100, "field \"imageGCHighThresholdPercent\": use 100 or less");
+    ensure!(
+        low < high,
+        "field \"imageGCLowThresholdPercent\": {low} is not below imageGCHighThresholdPercent, {high}: use less"
+    );
+    let youngest = kubelet.image_gc_youngest.or(default.youngest);
+    let oldest = kubelet.image_gc_oldest.is_set().then(|| kubelet.image_gc_oldest.or(youngest));
+    ensure!(
+        oldest.is_none_or(|oldest| oldest > youngest),
+        "field \"imageMaximumGCAge\": use more than imageMinimumGCAge"
+    );
+    Ok(Collect { high, low, youngest, oldest })
 }
 
 fn parallel_pulls(kubelet: &Kubelet, default: usize) -> Result<usize> {

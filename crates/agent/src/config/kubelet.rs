@@ -34,6 +34,14 @@ pub(crate) struct Kubelet {
     pub(crate) kube_api_burst: Option<u32>,
     #[serde(rename = "kubeAPIQPS")]
     pub(crate) kube_api_qps: Option<i32>,
+    #[serde(rename = "imageGCHighThresholdPercent")]
+    pub(crate) image_gc_high: Option<u8>,
+    #[serde(rename = "imageGCLowThresholdPercent")]
+    pub(crate) image_gc_low: Option<u8>,
+    #[serde(rename = "imageMaximumGCAge")]
+    pub(crate) image_gc_oldest: GoDuration,
+    #[serde(rename = "imageMinimumGCAge")]
+    pub(crate) image_gc_youngest: GoDuration,
     pub(crate) kube_reserved: BTreeMap<String, String>,
     pub(crate) logging: Logging,
     pub(crate) max_parallel_image_pulls: Option<usize>,

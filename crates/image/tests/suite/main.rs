@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod accounts;
 #[cfg(test)]
+mod collections;
+#[cfg(test)]
 mod compilations;
 #[cfg(test)]
 mod endings;
