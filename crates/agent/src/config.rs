@@ -560,6 +560,16 @@ mod tests {
     }
 
     #[test]
+    fn mirrors_are_where_the_configuration_says() {
+        let hosts = |fields: &str| {
+            settings(&[], &format!("{NODULE}{fields}")).unwrap().images.hosts.unwrap()
+        };
+        assert_eq!(hosts(""), Path::new("/etc/nodule/certs.d"));
+        let theirs = "/etc/containerd/certs.d";
+        assert_eq!(hosts(&format!("registryConfigPath: {theirs}\n")), Path::new(theirs));
+    }
+
+    #[test]
     fn unused_images_are_removed_as_by_the_kubelet() {
         let collect = |fields: &str| {
             settings(&[], &format!("{KUBELET}{fields}")).map(|settings| settings.images.collect)

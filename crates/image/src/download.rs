@@ -43,7 +43,7 @@ impl Inner {
             return Ok(());
         }
         let download = Download { repository, blob, what, turn };
-        let mut tries = Tries::new(&self.config.retry);
+        let mut tries = Tries::new(&repository.retry);
         loop {
             let slot = self.pulls.acquire().await;
             match self.attempt(&download).await {
@@ -151,7 +151,7 @@ impl Download<'_> {
 
     fn mismatch(&self, got: &Digest, begun: &Begun) -> Problem {
         match begun {
-            Begun::Here => crate::pull::wrong_digest(self.what, &self.blob.digest, got),
+            Begun::Here => crate::fetch::wrong_digest(self.what, &self.blob.digest, got),
             Begun::Before => Problem::Broken {
                 cause: "what an earlier try had left did not fit and was thrown away".to_owned(),
             },

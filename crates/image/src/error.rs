@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::hosts::HostsError;
 use crate::reference::Reference;
 use crate::store::StoreError;
 use crate::stranger::Stranger;
@@ -91,6 +92,14 @@ pub(crate) enum Problem {
     NoPlatform { platforms: Vec<String> },
     #[error("the Wasm layer holds {found}")]
     NotWasmInside { found: &'static str },
+    #[error("mirror {mirror}: {problem}")]
+    Mirror { mirror: String, problem: Box<Problem> },
+    #[error("no server may be asked for it")]
+    Nobody,
+    #[error("no TLS: {cause}")]
+    NoClient { cause: String },
+    #[error(transparent)]
+    Hosts(#[from] HostsError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -98,7 +107,11 @@ pub(crate) enum Problem {
 impl Problem {
     /// What was met, with whomever.
     pub(crate) fn itself(&self) -> &Self {
-        if let Self::TokenService { problem, .. } = self { problem } else { self }
+        if let Self::TokenService { problem, .. } | Self::Mirror { problem, .. } = self {
+            problem.itself()
+        } else {
+            self
+        }
     }
 
     pub(crate) fn is_unreachable(&self) -> bool {
@@ -164,6 +177,11 @@ impl Problem {
             Self::NotWasmInside { .. } => wasm::INSTEAD,
             Self::NoPlatform { .. } => {
                 "this node runs WebAssembly: build the image for the platform wasi/wasm, too"
+            }
+            Self::Mirror { problem, .. } => problem.remedy(),
+            Self::Nobody | Self::Hosts(_) => "check the hosts.toml of this registry on this node",
+            Self::NoClient { .. } => {
+                "install CA certificates on this node, for example the package ca-certificates, and check those that hosts.toml names"
             }
             Self::Store(_) => "check the disk of this node",
             Self::Unexpected { .. } | Self::Redirect { .. } => "check that this is a registry",

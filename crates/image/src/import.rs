@@ -15,6 +15,7 @@ use tokio::task::spawn_blocking;
 use crate::Inner;
 use crate::digest::Digest;
 use crate::error::PullError;
+use crate::hosts::Trust;
 use crate::image::Image;
 use crate::layout::{Layout, regular};
 use crate::manifest::Descriptor;
@@ -113,6 +114,9 @@ impl Inner {
         let manifest = manifest.to_string().into_bytes();
         let digest = Digest::of(&manifest);
         let (store, folder) = (self.store.clone(), self.config.root.clone());
+        // Nothing refers to them before the image does.
+        let parts = [&content, &config, &manifest].map(|part| store.blob(&Digest::of(part)));
+        let _holds = parts.map(|part| self.holds.hold(part));
         let kept = spawn_blocking(move || {
             [content, config, manifest]
                 .iter()
@@ -143,11 +147,12 @@ impl Inner {
     async fn take_up(&self, name: &str, folder: PathBuf) -> Result<Image, Cause> {
         let reference = Reference::parse(name).map_err(|_| Cause::Digest)?;
         let layout = Layout { folder, limit: self.config.limits.wasm };
-        let repository = Repository::folder(&self.http, &self.config, &reference, layout);
-        let pulled = Box::pin(self.pull_from(&repository, &reference)).await;
-        pulled.map_err(|problem| {
-            Cause::Pull(Box::new(PullError::new(&reference, problem, Vec::new())))
-        })
+        let failed =
+            |problem| Cause::Pull(Box::new(PullError::new(&reference, problem, Vec::new())));
+        let nobody = Trust { is_plain: true, ..Trust::default() };
+        let client = self.clients.client(&nobody, &self.config.patience).map_err(failed)?;
+        let repository = Repository::folder(client, &self.config, &reference, layout);
+        Box::pin(self.pull_from(&repository, &reference)).await.map_err(failed)
     }
 }
 

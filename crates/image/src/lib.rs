@@ -9,8 +9,8 @@
 //! Nothing here trusts a registry: sizes are limited before and while content is read, errors
 //! too, and content comes from the registry that the user named or where it redirects to.
 //!
-//! Read `pull.rs` first, then `download.rs`; `classify.rs` knows the packagings, `store.rs` the
-//! layout on disk, `compile.rs`, `cache.rs` and `seal.rs` compile, `registry.rs` and `auth.rs` the conversation with a registry.
+//! Read `pull.rs` first, then `fetch.rs` and `download.rs`; `classify.rs` knows the packagings, `tree.rs` what becomes of
+//! layers of files, `hosts.rs` who is asked, `gc.rs` what is removed again, `store.rs` the layout on disk, `compile.rs`, `cache.rs` and `seal.rs` compile, `registry.rs` and `auth.rs` the conversation with a registry.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -23,15 +23,18 @@ mod auth;
 mod cache;
 mod challenge;
 mod classify;
+mod clients;
 mod compile;
 mod digest;
 mod download;
 mod error;
+mod fetch;
 mod files;
 mod flight;
 mod gc;
 mod glob;
 mod holds;
+mod hosts;
 mod image;
 mod import;
 mod keyring;
@@ -65,6 +68,7 @@ pub use store::StoreError;
 pub use wasm::Kind;
 
 use cache::Cache;
+use clients::Clients;
 use flight::Flights;
 use gc::Uses;
 use holds::Holds;
@@ -80,6 +84,8 @@ pub struct Config {
     pub root: PathBuf,
     /// Registries (`host` or `host:port`, as in image names) that are asked over plain HTTP.
     pub plain_http: Vec<String>,
+    /// The folder of containerd's `hosts.toml` files, one folder for each registry: mirrors, and whom TLS trusts.
+    pub hosts: Option<PathBuf>,
     /// The `nodule-compile` binary.
     pub compiler: PathBuf,
     /// What a compilation may use.
@@ -154,6 +160,7 @@ impl Config {
         Self {
             root,
             plain_http: Vec::new(),
+            hosts: None,
             compiler,
             compile: CompileLimits::default(),
             parallel_pulls: 4,
@@ -197,7 +204,7 @@ pub struct Images(Arc<Inner>);
 struct Inner {
     config: Config,
     store: Arc<Store>,
-    http: reqwest::Client,
+    clients: Clients,
     /// What was compiled for the engine that the compiler named at the start.
     cache: Arc<Cache>,
     /// Slots for downloads.
@@ -242,7 +249,7 @@ impl Images {
         Ok(Self(Arc::new(Inner {
             store,
             cache,
-            http: transport::client(&config.patience).map_err(Error::Http)?,
+            clients: Clients::default(),
             pulls: Semaphore::new(config.parallel_pulls.max(1)),
             compilers: Semaphore::new(config.compile.parallel.max(1)),
             downloads: Flights::default(),
@@ -358,9 +365,6 @@ pub enum Error {
         /// What happened.
         cause: String,
     },
-    /// The HTTP client cannot be made: most likely this machine has no CA certificates.
-    #[error("make an HTTP client")]
-    Http(#[source] reqwest::Error),
     /// The binary has to install a `rustls` provider first.
     #[error("this process has no TLS provider")]
     NoTlsProvider,

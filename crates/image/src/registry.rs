@@ -12,23 +12,29 @@ use reqwest::{Response, StatusCode, Url};
 use crate::auth::{Account, authorized};
 use crate::digest::Digest;
 use crate::error::Problem;
+use crate::hosts::{Host, Trust};
 use crate::keyring::Credential;
 use crate::layout::Layout;
 use crate::reference::Reference;
+use crate::retry::Retry;
 use crate::transport::{self, Security};
 use crate::{Config, Patience, manifest};
 
-/// One repository, as one account sees it.
+/// One repository, as one account sees it on one server.
 pub(crate) struct Repository<'c> {
-    http: &'c reqwest::Client,
+    http: reqwest::Client,
     patience: &'c Patience,
     account: Account,
     /// `scheme://host/v2/repository`.
     url: String,
+    /// What tells a mirror whose repository is meant; empty for the registry itself.
+    query: String,
     /// What the last challenge was answered with.
     authorization: Mutex<Option<HeaderValue>>,
     /// Where the content is a folder of this machine: nobody else is asked.
     layout: Option<Layout>,
+    /// How often it is asked.
+    pub(crate) retry: Retry,
 }
 
 /// The body of a blob, from `offset` on.
@@ -39,32 +45,38 @@ pub(crate) struct Body {
 
 impl<'c> Repository<'c> {
     pub(crate) fn new(
-        http: &'c reqwest::Client,
+        http: reqwest::Client,
         config: &'c Config,
+        host: &Host,
         reference: &Reference,
         credential: Option<&Credential>,
     ) -> Self {
-        let is_plain = config.plain_http.iter().any(|registry| registry == reference.registry());
-        let security = if is_plain { Security::Plain } else { Security::Tls };
-        let (scheme, host) = (security.scheme(), reference.host());
+        let security = if host.trust.is_plain { Security::Plain } else { Security::Tls };
+        let is_other = !host.base.contains(&format!("://{}/", reference.host()));
+        // A mirror that does not answer is no reason to wait: there is another server.
+        let tries = if host.is_own { config.retry.tries } else { 1 };
         Self {
             http,
             patience: &config.patience,
             account: Account::new(reference, credential, security),
-            url: format!("{scheme}://{host}/v2/{}", reference.repository()),
+            url: format!("{}/{}", host.base, reference.repository()),
+            query: if is_other { format!("?ns={}", reference.registry()) } else { String::new() },
             authorization: Mutex::default(),
             layout: None,
+            retry: Retry { tries, ..config.retry.clone() },
         }
     }
 
-    /// The content of a folder, under a name of this machine's.
+    /// The content of a folder, under a name of this machine's. Nobody is asked by `http`.
     pub(crate) fn folder(
-        http: &'c reqwest::Client,
+        http: reqwest::Client,
         config: &'c Config,
         reference: &Reference,
         layout: Layout,
     ) -> Self {
-        Self { layout: Some(layout), ..Self::new(http, config, reference, None) }
+        let trust = Trust { is_plain: true, ..Trust::default() };
+        let host = Host { base: String::new(), resolves: true, trust, is_own: true };
+        Self { layout: Some(layout), ..Self::new(http, config, &host, reference, None) }
     }
 
     /// Reads a manifest by tag or digest, up to `limit` bytes of it.
@@ -72,7 +84,7 @@ impl<'c> Repository<'c> {
         if let Some(layout) = &self.layout {
             return layout.manifest(target, limit).await;
         }
-        let url = format!("{}/manifests/{target}", self.url);
+        let url = format!("{}/manifests/{target}{}", self.url, self.query);
         let response = self.get(&url, (ACCEPT, HeaderValue::from_static(manifest::ACCEPT))).await?;
         transport::body(response, "the manifest", limit, self.patience).await
     }
@@ -82,7 +94,7 @@ impl<'c> Repository<'c> {
         if let Some(layout) = &self.layout {
             return Ok(Body { offset: 0, response: layout.blob(digest).await? });
         }
-        let url = format!("{}/blobs/{digest}", self.url);
+        let url = format!("{}/blobs/{digest}{}", self.url, self.query);
         if offset > 0 {
             let range = HeaderValue::try_from(format!("bytes={offset}-"));
             let range = range.expect("digits are a header value");
@@ -137,7 +149,7 @@ impl<'c> Repository<'c> {
         if asked != Ok(response.url().origin()) {
             return Ok(response);
         }
-        match self.account.answer(self.http, response.headers(), self.patience).await? {
+        match self.account.answer(&self.http, response.headers(), self.patience).await? {
             None => Ok(response),
             answer => {
                 self.set_authorization(answer);

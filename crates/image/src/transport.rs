@@ -25,22 +25,12 @@ pub(crate) enum Security {
     Plain,
 }
 
-impl Security {
-    pub(crate) fn scheme(self) -> &'static str {
-        match self {
-            Self::Tls => "https",
-            Self::Plain => "http",
-        }
-    }
-}
-
-/// A client for all registries: it holds connections, no credentials.
-pub(crate) fn client(patience: &Patience) -> reqwest::Result<reqwest::Client> {
+/// What all clients have in common.
+pub(crate) fn client(patience: &Patience) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .user_agent(crate::USER_AGENT)
         .connect_timeout(patience.connect)
         .redirect(redirect::Policy::custom(follow))
-        .build()
 }
 
 /// `Authorization` is dropped by reqwest where host, port or scheme change.
@@ -102,7 +92,7 @@ pub(crate) async fn body(
 /// What an error of the HTTP client means for a pull.
 pub(crate) fn problem(error: &reqwest::Error) -> Problem {
     let chain = || std::iter::successors(error.source(), |error| (*error).source());
-    let cause = chain().last().map_or_else(|| error.to_string(), ToString::to_string);
+    let cause = cause(error);
     if error.is_redirect() {
         return Problem::Redirect { cause };
     }
@@ -114,6 +104,12 @@ pub(crate) fn problem(error: &reqwest::Error) -> Problem {
         (true, false) => Problem::Unreachable { cause },
         _ => Problem::Broken { cause },
     }
+}
+
+/// The first cause of an error.
+pub(crate) fn cause(error: &reqwest::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| (*error).source());
+    causes.last().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// An `io::Error` leaves out of the chain what it wraps: it is unwrapped here.

@@ -161,6 +161,7 @@ pub(crate) const NODULE: &[&str] = &[
     "network.denyDefaults",
     "network.rootCertificates",
     "plainHTTPRegistries",
+    "registryConfigPath",
     "podUsers.count",
     "podUsers.first",
     "runDir",

@@ -1,6 +1,6 @@
 //! What the images of this node are to do.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use nodule_image::{Collect, CompileLimits, Config};
@@ -11,12 +11,17 @@ use super::nodule::Compile;
 use super::{File, Host, program, users};
 use crate::cli::Arguments;
 
+/// Where containerd's files about registries are, unless the configuration says it. It need not be there.
+const HOSTS: &str = "/etc/nodule/certs.d";
+
 /// The settings of images, pulls and compilations.
 pub(super) fn images(arguments: &Arguments, file: &File, host: &Host) -> Result<Config> {
     let nodule = &file.nodule;
     let compiler = program(&nodule.compile_path, host, "nodule-compile");
     let mut images = Config::new(arguments.root_dir.join("images"), compiler);
     images.plain_http.clone_from(&nodule.plain_http_registries);
+    let hosts = nodule.registry_config_path.clone();
+    images.hosts = hosts.or_else(|| Some(PathBuf::from(HOSTS)));
     images.compile = limits(&nodule.compile)?;
     let pods = users(&nodule.pod_users, host)?;
     ensure!(

@@ -11,6 +11,8 @@ pub(crate) struct Nodule {
     /// Registries, as in image names, that are asked over plain HTTP.
     #[serde(rename = "plainHTTPRegistries")]
     pub(crate) plain_http_registries: Vec<String>,
+    /// The folder of containerd's `hosts.toml` files; without it, `/etc/nodule/certs.d`.
+    pub(crate) registry_config_path: Option<PathBuf>,
     /// `nodule-sandbox`; without it, the one beside this program.
     pub(crate) sandbox_path: Option<PathBuf>,
     /// `nodule-compile`; without it, the one beside this program.

@@ -16,6 +16,8 @@ mod imports;
 #[cfg(test)]
 mod layers;
 #[cfg(test)]
+mod mirrors;
+#[cfg(test)]
 mod node;
 #[cfg(test)]
 mod pulls;

@@ -197,7 +197,8 @@ impl State {
         if request.path.starts_with("/token") {
             return ("application/json", br#"{"token":"pass"}"#.to_vec());
         }
-        self.content.lock().unwrap().get(&request.path).cloned().unwrap_or_default()
+        let path = request.path.split('?').next().unwrap_or_default();
+        self.content.lock().unwrap().get(path).cloned().unwrap_or_default()
     }
 }
 
