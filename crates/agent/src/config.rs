@@ -570,6 +570,22 @@ mod tests {
     }
 
     #[test]
+    fn who_may_use_an_image_that_is_here_is_the_kubelets_to_say() {
+        use nodule_image::Verification;
+        let policy = |fields: &str| {
+            settings(&[], &format!("{KUBELET}{fields}"))
+                .map(|settings| settings.images.verification)
+        };
+        assert_eq!(policy("").unwrap(), Verification::NeverPreloaded);
+        let field = "imagePullCredentialsVerificationPolicy:";
+        assert_eq!(policy(&format!("{field} AlwaysVerify\n")).unwrap(), Verification::Always);
+        let list = "preloadedImagesVerificationAllowlist: [\"r.io/*\"]\n";
+        let allowed = policy(&format!("{field} NeverVerifyAllowlistedImages\n{list}")).unwrap();
+        assert_eq!(allowed, Verification::NeverAllowed(vec!["r.io/*".to_owned()]));
+        assert!(policy(list).is_err() && policy(&format!("{field} Sometimes\n")).is_err());
+    }
+
+    #[test]
     fn unused_images_are_removed_as_by_the_kubelet() {
         let collect = |fields: &str| {
             settings(&[], &format!("{KUBELET}{fields}")).map(|settings| settings.images.collect)

@@ -33,6 +33,10 @@ impl Account {
         Self { repository, credential: credential.cloned(), security }
     }
 
+    pub(crate) fn credential(&self) -> Option<&Credential> {
+        self.credential.as_ref()
+    }
+
     /// For messages.
     pub(crate) fn who(&self) -> String {
         match &self.credential {
@@ -140,7 +144,7 @@ fn bearer(body: &[u8]) -> Option<HeaderValue> {
 
 fn basic(credential: &Credential) -> Option<HeaderValue> {
     use base64::Engine;
-    let Credential { username, password } = credential;
+    let Credential { username, password, .. } = credential;
     let encoded =
         base64::engine::general_purpose::STANDARD.encode(format!("{username}:{password}"));
     secret(&format!("Basic {encoded}"))
@@ -179,8 +183,11 @@ mod tests {
 
     fn account(password: Option<&str>, security: Security) -> Account {
         let reference = Reference::parse("reg.example/team/app").unwrap();
-        let credential = password
-            .map(|password| Credential { username: "u".to_owned(), password: password.to_owned() });
+        let credential = password.map(|password| Credential {
+            username: "u".to_owned(),
+            password: password.to_owned(),
+            secret: None,
+        });
         Account::new(&reference, credential.as_ref(), security)
     }
 

@@ -32,6 +32,8 @@ pub struct Image {
     pub config: Settings,
     /// The file name that the Wasm binary was pushed with.
     pub title: Option<String>,
+    /// The digest, as the store has it.
+    pub(crate) top: Digest,
     /// As long as somebody has this, the image is not removed.
     pub(crate) _hold: Hold,
 }
@@ -147,6 +149,7 @@ impl Record {
         Image {
             reference: reference.clone(),
             digest: self.digest.to_string(),
+            top: self.digest.clone(),
             size: self.size(),
             packaging: self.packaging,
             program: self.wasm.clone().map(program),
@@ -167,6 +170,7 @@ mod tests {
         Image {
             reference: Reference::parse("ghcr.io/team/app:1").unwrap(),
             digest: Digest::of(b"").to_string(),
+            top: Digest::of(b""),
             size: 0,
             packaging,
             program: None,

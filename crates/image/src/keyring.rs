@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde::Deserialize;
 
+use crate::access::Secret;
 use crate::glob;
 use crate::reference::Reference;
 
@@ -26,6 +27,8 @@ pub struct Keyring {
 pub(crate) struct Credential {
     pub(crate) username: String,
     pub(crate) password: String,
+    /// Where it comes from, if that is a secret of the cluster.
+    pub(crate) secret: Option<Secret>,
 }
 
 impl Keyring {
@@ -41,6 +44,20 @@ impl Keyring {
         kind: &str,
         data: impl IntoIterator<Item = (&'a str, &'a [u8])>,
     ) -> Result<(), SecretError> {
+        self.add_secret_of(None, kind, data)
+    }
+
+    /// As [`add_secret`](Self::add_secret), with the secret's own coordinates: pods that name the same secret may use what
+    /// was pulled with it.
+    ///
+    /// # Errors
+    /// When the secret's content is not what its type promises.
+    pub fn add_secret_of<'a>(
+        &mut self,
+        secret: Option<&Secret>,
+        kind: &str,
+        data: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+    ) -> Result<(), SecretError> {
         let (key, read): (_, Read) = match kind {
             "kubernetes.io/dockerconfigjson" => (".dockerconfigjson", read_config),
             "kubernetes.io/dockercfg" => (".dockercfg", |content| serde_json::from_slice(content)),
@@ -53,6 +70,7 @@ impl Keyring {
         for (registry, entry) in entries {
             let credential = entry
                 .credential()
+                .map(|credential| Credential { secret: secret.cloned(), ..credential })
                 .ok_or_else(|| SecretError::Auth { key, registry: registry.clone() })?;
             self.entries.entry(normalised(&registry)).or_default().push(credential);
         }
@@ -98,13 +116,21 @@ struct Entry {
 impl Entry {
     fn credential(self) -> Option<Credential> {
         if self.auth.is_empty() {
-            return Some(Credential { username: self.username, password: self.password });
+            return Some(Credential {
+                username: self.username,
+                password: self.password,
+                secret: None,
+            });
         }
         let auth = self.auth.trim();
         let bytes = STANDARD.decode(auth).or_else(|_| STANDARD_NO_PAD.decode(auth)).ok()?;
         let text = String::from_utf8(bytes).ok()?;
         let (username, password) = text.split_once(':')?;
-        Some(Credential { username: username.to_owned(), password: password.to_owned() })
+        Some(Credential {
+            username: username.to_owned(),
+            password: password.to_owned(),
+            secret: None,
+        })
     }
 }
 

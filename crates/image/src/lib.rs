@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+mod access;
 mod auth;
 mod cache;
 mod challenge;
@@ -54,6 +55,7 @@ mod transport;
 mod tree;
 mod wasm;
 
+pub use access::{Secret, Verification};
 pub use classify::Packaging;
 pub use compile::{CompileError, Compiled};
 pub use error::PullError;
@@ -94,6 +96,8 @@ pub struct Config {
     pub parallel_pulls: usize,
     /// When unused images are removed.
     pub collect: Collect,
+    /// Which images that are here need a proof of access.
+    pub verification: Verification,
     /// How large content may be.
     pub limits: Limits,
     /// How long a registry is waited for.
@@ -165,6 +169,7 @@ impl Config {
             compile: CompileLimits::default(),
             parallel_pulls: 4,
             collect: Collect::default(),
+            verification: Verification::default(),
             limits: Limits::default(),
             patience: Patience::default(),
             retry: Retry::default(),
@@ -217,6 +222,8 @@ struct Inner {
     compilations: Flights,
     /// By chain of layers.
     trees: Flights,
+    /// By image.
+    proofs: Flights,
     /// Programs that were looked at among an image's files, which never change.
     programs: Programs,
     /// What must not be removed now.
@@ -255,6 +262,7 @@ impl Images {
             downloads: Flights::default(),
             compilations: Flights::default(),
             trees: Flights::default(),
+            proofs: Flights::default(),
             programs: Programs::default(),
             holds: Holds::default(),
             uses: Uses::default(),
@@ -271,6 +279,14 @@ impl Images {
         let record = store.record(&digest)?;
         self.0.uses.note(&digest);
         Some(record.image(reference, store, hold))
+    }
+
+    /// Whether a pod with these credentials may use an image that is here. If not, a pull with them tells.
+    ///
+    /// # Errors
+    /// When what is known of it cannot be read.
+    pub fn permits(&self, image: &Image, keyring: &Keyring) -> Result<bool, StoreError> {
+        self.0.permits(image, keyring)
     }
 
     /// Asks the registry what a name means and downloads what is not here.

@@ -84,6 +84,9 @@ impl Inner {
         let top = self.manifest(repository, reference.target(), reference.digest()).await?;
         let digest = top.digest.clone();
         let hold = self.holds.hold(self.store.record_path(&digest));
+        if !repository.is_local() {
+            self.prove(&digest, reference, repository.credential()).await?;
+        }
         let record = match self.store.record(&digest) {
             Some(record) => record,
             None => self.fetch(repository, top).await?,

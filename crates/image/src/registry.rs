@@ -79,6 +79,15 @@ impl<'c> Repository<'c> {
         Self { layout: Some(layout), ..Self::new(http, config, &host, reference, None) }
     }
 
+    /// Whether the content is a folder of this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        self.layout.is_some()
+    }
+
+    pub(crate) fn credential(&self) -> Option<&Credential> {
+        self.account.credential()
+    }
+
     /// Reads a manifest by tag or digest, up to `limit` bytes of it.
     pub(crate) async fn manifest(&self, target: &str, limit: u64) -> Result<Vec<u8>, Problem> {
         if let Some(layout) = &self.layout {

@@ -5,6 +5,7 @@
 //! blobs/sha256/HEX                        content, verified when it was written
 //! trees/HEX                               the files of a chain of layers: tree.rs
 //! images/HEX.json                         what the manifest or index HEX leads to
+//! access/HEX.json                         who has proven to have access to the image HEX
 //! refs/REGISTRY/REPOSITORY/_tags/TAG.json what a tag last resolved to
 //! refs/REGISTRY/REPOSITORY/_digests/HEX.json  under which names a digest was pulled
 //! aot/ENGINE/HEX.cwasm                    compiled here, for one engine
@@ -25,6 +26,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
+use crate::access::Proofs;
 use crate::digest::Digest;
 use crate::image::Record;
 use crate::reference::Reference;
@@ -70,7 +72,9 @@ impl Store {
     /// Opens or creates a store, and clears what an interrupted agent left half written.
     pub(crate) fn open(root: PathBuf) -> Result<Self, StoreError> {
         let store = Self { root };
-        for folder in ["blobs/sha256", "trees", "images", "refs", "programs", "aot", "partial"] {
+        for folder in
+            ["blobs/sha256", "trees", "images", "access", "refs", "programs", "aot", "partial"]
+        {
             make_folder(&store.root.join(folder))?;
         }
         store.clear_partials()?;
@@ -140,6 +144,24 @@ impl Store {
 
     pub(crate) fn put_record(&self, record: &Record) -> Result<(), StoreError> {
         self.write_json(&self.record_path(&record.digest), record)
+    }
+
+    /// What proved access to an image. A file that cannot be read proves nothing to anybody.
+    pub(crate) fn proofs(&self, image: &Digest) -> Result<Option<Proofs>, StoreError> {
+        let path = self.proofs_path(image);
+        match fs::read(&path) {
+            Ok(content) => Ok(Some(serde_json::from_slice(&content).unwrap_or_default())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::on("read", &path)(error)),
+        }
+    }
+
+    pub(crate) fn put_proofs(&self, image: &Digest, proofs: &Proofs) -> Result<(), StoreError> {
+        self.write_json(&self.proofs_path(image), proofs)
+    }
+
+    fn proofs_path(&self, image: &Digest) -> PathBuf {
+        self.root.join("access").join(format!("{}.json", image.hex()))
     }
 
     /// What a name means on this node.

@@ -1,6 +1,6 @@
 //! A pod's images, on their way to this node: one task each, so that a slow registry delays only its own container.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub(crate) struct Asked {
     pub(crate) want: Want,
     /// `Always`, `IfNotPresent` or `Never`.
     pub(crate) policy: String,
+    /// Images that the pod has run already: it needs no other proof, and its secrets may be out of reach by now.
+    pub(crate) ran: BTreeSet<String>,
     /// `spec.containers{NAME}`, for Events.
     pub(crate) field: String,
 }
@@ -152,13 +154,19 @@ pub(crate) async fn fetch(host: Arc<Host>, pod: Arc<Pod>, asked: Asked) -> Outco
         );
         teller.fail("InspectFailed", Waiting { reason: "InvalidImageName", message })
     })?;
-    let image = match (asked.policy.as_str(), host.images.find(&reference)) {
-        ("Never" | "IfNotPresent", Some(image)) => {
+    let keyring = keyring(&host, &teller).await?;
+    let present = match host.images.find(&reference).filter(|_| asked.policy != "Always") {
+        Some(image) => permitted(&host, image, &keyring, &teller)?,
+        None => None,
+    };
+    let image = match (asked.policy.as_str(), present) {
+        (_, Some(image)) => {
             let message =
                 format!("Container image \"{}\" already present on machine", asked.want.image);
             teller.say(Kind::Normal, "Pulled", &message);
             image
         }
+        // An image that the pod may not use is as one that is not there: who may not have it learns nothing of it.
         ("Never", None) => {
             let message = format!(
                 "Container image \"{}\" is not present with pull policy of Never",
@@ -168,7 +176,7 @@ pub(crate) async fn fetch(host: Arc<Host>, pod: Arc<Pod>, asked: Asked) -> Outco
                 teller.fail("ErrImageNeverPull", Waiting { reason: "ErrImageNeverPull", message })
             );
         }
-        _ => pull(&host, &reference, &teller).await?,
+        _ => pull(&host, &reference, &keyring, &teller).await?,
     };
     let (argv0, cwd) = (asked.want.argv0(&image), asked.want.cwd(&image));
     let program = host.images.program(&image, &argv0, &cwd).await.map_err(|error| {
@@ -179,12 +187,33 @@ pub(crate) async fn fetch(host: Arc<Host>, pod: Arc<Pod>, asked: Asked) -> Outco
     Ok(Ready { image, compiled, argv0, cwd })
 }
 
-async fn pull(host: &Host, reference: &Reference, teller: &Teller<'_>) -> Result<Image, Waiting> {
+/// The image, if the pod has proven that it may use it, or need not.
+fn permitted(
+    host: &Host,
+    image: Image,
+    keyring: &Keyring,
+    teller: &Teller<'_>,
+) -> Result<Option<Image>, Waiting> {
+    if teller.asked.ran.contains(&image.id()) {
+        return Ok(Some(image));
+    }
+    let permits = host.images.permits(&image, keyring).map_err(|error| {
+        let message = format!("image \"{}\": {}", teller.asked.want.image, chain(&error));
+        teller.fail("InspectFailed", Waiting { reason: "ImageInspectError", message })
+    })?;
+    Ok(permits.then_some(image))
+}
+
+async fn pull(
+    host: &Host,
+    reference: &Reference,
+    keyring: &Keyring,
+    teller: &Teller<'_>,
+) -> Result<Image, Waiting> {
     let name = &teller.asked.want.image;
-    let keyring = keyring(host, teller).await?;
     teller.say(Kind::Normal, "Pulling", &format!("Pulling image \"{name}\""));
     let since = tokio::time::Instant::now();
-    match host.images.pull(reference, &keyring).await {
+    match host.images.pull(reference, keyring).await {
         Ok(image) => {
             let took = short(since.elapsed());
             let message = format!(
@@ -225,14 +254,19 @@ async fn keyring(host: &Host, teller: &Teller<'_>) -> Result<Keyring, Waiting> {
                 continue;
             }
         };
+        let of = nodule_image::Secret {
+            namespace: secret.metadata.namespace.unwrap_or_default(),
+            name: secret.metadata.name.unwrap_or_default(),
+            uid: secret.metadata.uid.unwrap_or_default(),
+        };
         let data = secret.data.unwrap_or_default();
         let entries = data.iter().map(|(key, value)| (key.as_str(), value.0.as_slice()));
-        keyring.add_secret(secret.type_.as_deref().unwrap_or_default(), entries).map_err(
-            |error| {
+        keyring
+            .add_secret_of(Some(&of), secret.type_.as_deref().unwrap_or_default(), entries)
+            .map_err(|error| {
                 let message = format!("image pull secret \"{name}\": {}", chain(&error));
                 teller.fail("Failed", Waiting { reason: "ErrImagePull", message })
-            },
-        )?;
+            })?;
     }
     Ok(keyring)
 }

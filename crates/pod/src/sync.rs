@@ -161,7 +161,9 @@ impl Worker {
         let wait = self.pulls.begin(&want);
         let policy =
             container.image_pull_policy.clone().unwrap_or_else(|| "IfNotPresent".to_owned());
-        let asked = Asked { want: want.clone(), policy, field: role.field(&container.name) };
+        let runs = self.record.containers.values().filter_map(|history| history.run.as_ref());
+        let ran = runs.map(|run| run.image_id.clone()).collect();
+        let asked = Asked { want: want.clone(), ran, policy, field: role.field(&container.name) };
         let (host, pod) = (Arc::clone(&self.host), Arc::clone(&self.record.pod));
         self.fetches.spawn(async move { (want, pull::fetch(host, pod, asked).await, wait) });
     }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use nodule_image::{Collect, CompileLimits, Config};
 use nodule_node::quantity;
 
-use super::kubelet::Kubelet;
+use super::kubelet::{Kubelet, Verification};
 use super::nodule::Compile;
 use super::{File, Host, program, users};
 use crate::cli::Arguments;
@@ -30,6 +30,7 @@ pub(super) fn images(arguments: &Arguments, file: &File, host: &Host) -> Result<
     );
     images.parallel_pulls = parallel_pulls(&file.kubelet, images.parallel_pulls)?;
     images.collect = collect(&file.kubelet)?;
+    images.verification = verification(&file.kubelet)?;
     Ok(images)
 }
 
@@ -54,6 +55,23 @@ fn mib(field: &str, quantity: Option<&String>, default: u32, least: u32) -> Resu
     let bytes = quantity::units(text).with_context(|| format!("field \"{field}\""))?;
     let mib = u32::try_from(bytes.div_ceil(1 << 20)).ok().filter(|mib| *mib >= least);
     mib.with_context(|| format!("field \"{field}\": use {least}Mi or more, and less than 4Pi"))
+}
+
+/// The kubelet's policies, and that the list belongs to one of them.
+fn verification(kubelet: &Kubelet) -> Result<nodule_image::Verification> {
+    use nodule_image::Verification as Of;
+    let policy = kubelet.image_pull_credentials_verification_policy;
+    let list = kubelet.preloaded_images_verification_allowlist.clone();
+    ensure!(
+        list.is_empty() || policy == Some(Verification::NeverVerifyAllowlistedImages),
+        "field \"preloadedImagesVerificationAllowlist\": it needs imagePullCredentialsVerificationPolicy: NeverVerifyAllowlistedImages"
+    );
+    Ok(match policy {
+        Some(Verification::NeverVerify) => Of::Never,
+        Some(Verification::NeverVerifyPreloadedImages) | None => Of::NeverPreloaded,
+        Some(Verification::NeverVerifyAllowlistedImages) => Of::NeverAllowed(list),
+        Some(Verification::AlwaysVerify) => Of::Always,
+    })
 }
 
 /// When unused images are removed. The kubelet's defaults and its checks.

@@ -42,6 +42,7 @@ pub(crate) struct Kubelet {
     pub(crate) image_gc_oldest: GoDuration,
     #[serde(rename = "imageMinimumGCAge")]
     pub(crate) image_gc_youngest: GoDuration,
+    pub(crate) image_pull_credentials_verification_policy: Option<Verification>,
     pub(crate) kube_reserved: BTreeMap<String, String>,
     pub(crate) logging: Logging,
     pub(crate) max_parallel_image_pulls: Option<usize>,
@@ -52,6 +53,7 @@ pub(crate) struct Kubelet {
     pub(crate) pod_logs_dir: Option<PathBuf>,
     pub(crate) pod_pids_limit: Option<i64>,
     pub(crate) port: Option<u16>,
+    pub(crate) preloaded_images_verification_allowlist: Vec<String>,
     #[serde(rename = "providerID")]
     pub(crate) provider_id: Option<String>,
     pub(crate) register_node: Option<bool>,
@@ -71,6 +73,15 @@ pub(crate) struct Kubelet {
     pub(crate) system_reserved: BTreeMap<String, String>,
     pub(crate) tls_cert_file: Option<PathBuf>,
     pub(crate) tls_private_key_file: Option<PathBuf>,
+}
+
+/// Which images need a proof of access once they are here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) enum Verification {
+    NeverVerify,
+    NeverVerifyPreloadedImages,
+    NeverVerifyAllowlistedImages,
+    AlwaysVerify,
 }
 
 #[derive(Debug, Default, Deserialize)]

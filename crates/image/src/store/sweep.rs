@@ -15,7 +15,9 @@ impl Store {
             partial::remove(&path)?;
         }
         partial::remove(&self.record_path(digest))?;
-        sync(&self.root.join("images"))
+        sync(&self.root.join("images"))?;
+        // Last of all: an image without its proofs would be everybody's.
+        partial::remove(&self.proofs_path(digest))
     }
 
     /// All that may be removed when nothing refers to it.

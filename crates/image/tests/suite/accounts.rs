@@ -1,6 +1,7 @@
 //! Who pulls: challenges, credentials, and where credentials must not go.
 
-use nodule_image::Keyring;
+use nodule_image::{Keyring, Reference, Secret, Verification};
+use serde_json::json;
 
 use crate::node::{Node, keyring, module, told};
 use crate::registry::{Door, Fault, Registry, sha};
@@ -135,4 +136,61 @@ async fn a_redirect_to_another_host_gets_no_authorization() {
     let redirected = store.seen("elsewhere");
     assert_eq!(redirected.len(), 1);
     assert!(!redirected[0].headers.contains_key("authorization"));
+}
+
+/// A keyring of one secret of the cluster.
+fn secret(registry: &Registry, name: &str, password: &str) -> Keyring {
+    let secret =
+        Secret { namespace: "ns".to_owned(), name: name.to_owned(), uid: format!("uid of {name}") };
+    let entry = json!({ "username": "user", "password": password });
+    let content = json!({ "auths": { &registry.host: entry } }).to_string();
+    let mut keyring = Keyring::default();
+    let data = [(".dockerconfigjson", content.as_bytes())];
+    keyring.add_secret_of(Some(&secret), "kubernetes.io/dockerconfigjson", data).unwrap();
+    keyring
+}
+
+#[tokio::test]
+async fn an_image_that_is_here_is_for_those_who_have_proven_that_they_may_have_it() {
+    let registry = Registry::start().await;
+    registry.artifact("private", "1", &module(""));
+    registry.artifact("public", "1", &module("p"));
+    let node = Node::new(&registry).await;
+    let (nobody, name) = (Keyring::default(), format!("{}/private:1", registry.host));
+    let public = node.pull(&format!("{}/public:1", registry.host)).await.unwrap();
+    registry.lock_with(Door::Basic("user", "right"));
+    let right = secret(&registry, "a", "right");
+    assert!(node.pull_with(&name, &secret(&registry, "b", "wrong")).await.is_err());
+    let image = node.pull_with(&name, &right).await.unwrap();
+
+    let permits = |keyring: &Keyring| node.images.permits(&image, keyring).unwrap();
+    assert!(permits(&right) && permits(&secret(&registry, "b", "right")));
+    assert!(permits(&secret(&registry, "a", "changed")), "the same secret");
+    assert!(!permits(&nobody) && !permits(&secret(&registry, "b", "wrong")));
+    assert!(node.images.permits(&public, &nobody).unwrap());
+    let other = Reference::parse(&name.replace("private", "other")).unwrap();
+    let mut elsewhere = image.clone();
+    elsewhere.reference = other;
+    assert!(!node.images.permits(&elsewhere, &right).unwrap(), "another repository");
+}
+
+#[tokio::test]
+async fn an_image_without_a_proof_is_everybodys_unless_the_policy_says_otherwise() {
+    let registry = Registry::start().await;
+    registry.artifact("app", "1", &module(""));
+    for (policy, preloaded, pulled) in [
+        (Verification::NeverPreloaded, true, false),
+        (Verification::Never, true, true),
+        (Verification::Always, false, false),
+        (Verification::NeverAllowed(vec![format!("{}/*", registry.host)]), true, true),
+    ] {
+        registry.lock_with(Door::Basic("user", "right"));
+        let node = Node::with(&registry, |config| config.verification = policy.clone()).await;
+        let keys = secret(&registry, "a", "right");
+        let image = node.pull_with(&format!("{}/app:1", registry.host), &keys).await.unwrap();
+        let permits = || node.images.permits(&image, &Keyring::default()).unwrap();
+        assert_eq!(permits(), pulled, "{policy:?}");
+        std::fs::remove_dir_all(node.root().join("access")).unwrap();
+        assert_eq!(permits(), preloaded, "{policy:?}");
+    }
 }

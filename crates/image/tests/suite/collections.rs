@@ -22,7 +22,7 @@ fn none() -> BTreeSet<String> {
 /// The files of a node's images, without what says nothing of images.
 fn left(node: &Node) -> Vec<String> {
     let mut left = Vec::new();
-    for folder in ["blobs/sha256", "trees", "images", "programs", "partial"] {
+    for folder in ["blobs/sha256", "trees", "images", "access", "programs", "partial"] {
         left.extend(node.files(folder).into_iter().map(|name| format!("{folder}/{name}")));
     }
     for engine in node.files("aot") {
