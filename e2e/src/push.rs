@@ -140,6 +140,16 @@ impl Registry {
         Ok(text)
     }
 
+    /// Pushes a manifest or an index of what is there already under `NAME:TAG`, and gives back the reference that a pod uses.
+    pub async fn push_manifest(&self, name: &str, kind: &str, content: Vec<u8>) -> Result<String> {
+        let text = format!("{}/{name}", self.host);
+        let reference: Reference = text.parse().with_context(|| format!("reference {text}"))?;
+        let client = self.client(&reference).await?;
+        let pushed = client.push_manifest_raw(&reference, content, kind.parse()?).await;
+        pushed.with_context(|| format!("push {text}"))?;
+        Ok(text)
+    }
+
     /// Pushes the test guest as `examples/probe:p1` (a module), `:p2` and `:p3` (components) and `:krustlet`.
     pub async fn push_probe(&self) -> Result<()> {
         let images = [

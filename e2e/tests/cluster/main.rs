@@ -14,6 +14,7 @@ mod image;
 mod network;
 mod node;
 mod outage;
+mod packagings;
 mod pod;
 mod probe;
 mod restart;
