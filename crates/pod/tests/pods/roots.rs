@@ -13,7 +13,7 @@ const MAKE: u8 = 9;
 
 /// Runs one container to its end; its terminated state.
 async fn run(guest: &str, config: Value, container: Value) -> Value {
-    let (api, root) = (Api::start().await, tempfile::tempdir().unwrap());
+    let (api, root) = (Api::start().await, crate::root::Root::new());
     let registry = Registry::rooted("app", guest, &config).await;
     let _agent = Agent::with(&api, root.path(), &[&registry.host]).await;
     let mut pod = crate::pod("web", "u1");
