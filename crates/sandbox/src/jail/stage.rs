@@ -166,9 +166,10 @@ impl Stage {
 
     /// The mounts and folders as they are, for who may have no mounts of its own.
     pub fn bare(mounts: Vec<Mount>, own: &[&Path]) -> Self {
-        let held: Vec<_> = mounts.iter().cloned().map(rigid).collect();
+        let is_rigid = mounts.iter().any(|mount| mount.access == Access::Private);
+        let mounts = mounts.into_iter().map(rigid).collect();
         let own = own.iter().map(|path| (*path).to_owned()).collect();
-        Self { is_rigid: is_rigid(&mounts, &held), mounts: held, own, root: None }
+        Self { mounts, own, root: None, is_rigid }
     }
 
     /// Whether the mounts are in a namespace of this process.
