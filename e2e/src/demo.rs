@@ -17,6 +17,7 @@ use crate::binaries::Binaries;
 use crate::credentials::Credentials;
 use crate::kubectl::Kubectl;
 use crate::layout::{Layout, State, Wanted, api_server};
+use crate::mounts;
 use crate::node::{Node, Plan};
 use crate::push::Registry;
 use crate::supervisor::NODE_PROGRAMS;
@@ -281,6 +282,7 @@ fn quote(word: &str) -> String {
 
 fn remove(path: &Path) -> Result<()> {
     let removed = if path.is_dir() && !path.is_symlink() {
+        mounts::release(path)?;
         fs::remove_dir_all(path)
     } else {
         fs::remove_file(path)

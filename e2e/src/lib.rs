@@ -18,6 +18,7 @@ pub mod go;
 pub mod kubeconfig;
 pub mod kubectl;
 pub mod layout;
+pub mod mounts;
 pub mod node;
 mod parts;
 pub mod paths;

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::binaries::Binaries;
 use crate::layout::{Layout, State, Wanted};
+use crate::mounts;
 use crate::parts::{Part, parts};
 use crate::process::{self, Process};
 use crate::terminal::answer;
@@ -59,6 +60,7 @@ pub async fn run(orders: Orders) -> Result<()> {
 }
 
 fn remove(folder: &std::path::Path) -> Result<()> {
+    mounts::release(folder)?;
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("remove {}", folder.display()))

@@ -68,7 +68,7 @@ impl Logind {
         assert!(!why.is_empty());
         let (reader, writer) = rustix::pipe::pipe().unwrap();
         *self.lock.lock().unwrap() = Some(reader);
-        OwnedFd::from(writer).into()
+        writer.into()
     }
 
     #[zbus(property(emits_changed_signal = "false"), name = "InhibitDelayMaxUSec")]

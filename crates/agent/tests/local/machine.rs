@@ -119,5 +119,12 @@ impl Drop for Machine {
         if let Some(agent) = self.agent() {
             let _ended = kill_process(agent, Signal::TERM);
         }
+        // Where the test is root's, the agent has mounted a place for Secrets.
+        let place = self.file("root/run/volumes");
+        let _unmounted = std::process::Command::new("umount")
+            .arg("--lazy")
+            .arg(place)
+            .stderr(Stdio::null())
+            .status();
     }
 }

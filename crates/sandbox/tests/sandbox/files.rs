@@ -113,7 +113,8 @@ fn nothing_of_a_mounted_file_is_left_on_the_node() {
     agent.greet();
     agent.ended();
     assert_eq!(fs::read_dir(stage).unwrap().count(), 0);
-    assert!(!fs::read_to_string("/proc/self/mounts").unwrap().contains("nodule"));
+    let own = sandbox.setup.folder.path().to_str().unwrap();
+    assert!(!fs::read_to_string("/proc/self/mounts").unwrap().contains(own));
 }
 
 #[test]
