@@ -152,11 +152,12 @@ impl Agent {
             .unwrap_or_default()
     }
 
-    /// The agent's resident memory in bytes.
+    /// The agent's own memory in bytes: what it has of no file. The code of a debug build would be more than all else.
     pub fn memory(&self) -> Result<u64> {
         let id = self.child.as_ref().context("the agent does not run")?.id();
         let status = fs::read_to_string(format!("/proc/{id}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("RssAnon")?;
         let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kib * 1024)
     }

@@ -37,7 +37,8 @@ async fn a_static_pod_is_mirrored_and_ends_by_its_manifest_alone() -> Result<()>
         write(test, "web.yaml", &manifest(test, &json!({"version": "1"})))?;
         let running = |pod: &Pod| status::is_ready(pod) && status::running(pod).is_some();
         let first = test.pod_until(&name, "to be mirrored as running", running).await?;
-        ensure!(test.kubectl(&["logs", &name])?.contains('0'), "its log is read by the mirror");
+        let log = test.kubectl(&["logs", &name])?;
+        ensure!(log.starts_with("line 1\n"), "its log is read by the mirror: {log:?}");
 
         test.kubectl(&["delete", "pod", &name])?;
         let other = |pod: &Pod| running(pod) && pod.metadata.uid != first.metadata.uid;
