@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use nodule_e2e::test::{self, Test};
 use nodule_e2e::{status, wait};
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// A pod's life has at least so many places where a crash may leave something half done.
 const AT_LEAST: u32 = 12;
@@ -54,10 +54,23 @@ async fn life(test: &mut Test<'_>, step: u32) -> Result<bool> {
     test.kubectl(&["delete", "pod", &name, "--wait=false"])?;
     crashed |= dies_or(test, &name, |pod| pod.is_none()).await?;
     wait::until(test.api::<Pod>(), wait::named(&name), "it to go", <[_]>::is_empty).await?;
-    let pods = test.agent.file("root").join("pods");
-    let is_left = || std::fs::read_dir(&pods).is_ok_and(|mut left| left.next().is_some());
-    wait::found("nothing left of it", || (!is_left()).then_some(())).await?;
+    crashed |=
+        timeout(wait::PATIENCE, cleaned(test)).await.context("something of it is left")??;
     ensure!(test.agent.sandboxes().is_empty(), "a container runs on");
+    Ok(crashed)
+}
+
+/// Waits until nothing of any pod is left, whether the agent dies meanwhile or not; true if it did.
+async fn cleaned(test: &mut Test<'_>) -> Result<bool> {
+    let pods = test.agent.file("root").join("pods");
+    let mut crashed = false;
+    while std::fs::read_dir(&pods).is_ok_and(|mut left| left.next().is_some()) {
+        if test.agent.has_crashed()? {
+            test.agent.start_again()?;
+            crashed = true;
+        }
+        sleep(BETWEEN_LOOKS).await;
+    }
     Ok(crashed)
 }
 
@@ -79,5 +92,5 @@ async fn dies_or(
             sleep(BETWEEN_LOOKS).await;
         }
     };
-    tokio::time::timeout(wait::PATIENCE, look).await.context("neither came")?
+    timeout(wait::PATIENCE, look).await.context("neither came")?
 }
