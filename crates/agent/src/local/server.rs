@@ -179,7 +179,8 @@ impl Server {
             wanted.iter().any(named)
         };
         let there: Vec<Pod> = self.pods.list().into_iter().filter(same).collect();
-        if let (Some(pod), false) = (there.first(), replace) {
+        let first = there.iter().min_by_key(|pod| pods::name(pod));
+        if let (Some(pod), false) = (first, replace) {
             anyhow::bail!(
                 "there is a pod \"{}\" already: remove it with nodule rm --force {}, or use --replace",
                 pods::name(pod),
