@@ -209,6 +209,13 @@ impl Sandbox {
             Ok(Report::Started(started)) => Ok(Some(started)),
             Ok(Report::Ended(_) | Report::Hello { .. }) => Ok(None),
             Err(_) if self.has_ended() => Ok(None),
+            // It cannot say when its guest begins, but writes it down.
+            Err(error @ Error::Version { .. }) => {
+                while self.noted_start().is_none() && !self.has_ended() {
+                    sleep(BETWEEN_LOOKS).await;
+                }
+                Err(error)
+            }
             Err(error) => Err(error),
         }
     }
