@@ -50,7 +50,9 @@ async fn life(test: &mut Test<'_>, step: u32) -> Result<bool> {
         let one = all.into_iter().find(|one| one.name == container).context("its status")?;
         ensure!(one.restart_count == 0, "{container} ran again");
     }
-    ensure!(test.kubectl(&["logs", &name])? == "line 1\nline 2\nline 3\n", "its log");
+    let (log, died) = timeout(wait::PATIENCE, log(test, &name)).await.context("no log")??;
+    ensure!(log == "line 1\nline 2\nline 3\n", "its log: {log:?}");
+    crashed |= died;
     test.kubectl(&["delete", "pod", &name, "--wait=false"])?;
     crashed |= dies_or(test, &name, |pod| pod.is_none()).await?;
     wait::until(test.api::<Pod>(), wait::named(&name), "it to go", <[_]>::is_empty).await?;
@@ -58,6 +60,24 @@ async fn life(test: &mut Test<'_>, step: u32) -> Result<bool> {
         timeout(wait::PATIENCE, cleaned(test)).await.context("something of it is left")??;
     ensure!(test.agent.sandboxes().is_empty(), "a container runs on");
     Ok(crashed)
+}
+
+/// The pod's log, and whether the agent died before it gave it: a status may be the last that it did.
+async fn log(test: &mut Test<'_>, name: &str) -> Result<(String, bool)> {
+    let mut crashed = false;
+    loop {
+        let answer = test.kubectl(&["logs", name]);
+        if let Ok(log) = answer {
+            return Ok((log, crashed));
+        }
+        sleep(BETWEEN_LOOKS).await;
+        if test.agent.has_crashed()? {
+            test.agent.start_again()?;
+            crashed = true;
+        } else if !crashed {
+            return Ok((answer?, crashed));
+        }
+    }
 }
 
 /// Waits until nothing of any pod is left, whether the agent dies meanwhile or not; true if it did.
