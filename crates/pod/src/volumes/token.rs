@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount, ServiceAccountTokenProjection};
 use kube::api::{Api, PostParams};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use crate::host::Host;
@@ -25,6 +25,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const OLDEST: SignedDuration = SignedDuration::from_hours(24);
 /// Up to so much earlier, so that not all pods ask at once (there too, `maxJitter`).
 const JITTER: SignedDuration = SignedDuration::from_secs(10);
+/// The waits after a refusal. The API server refuses for the moment that it needs to hear of the pod.
+const WAITS: [Duration; 3] =
+    [Duration::from_millis(20), Duration::from_millis(80), Duration::from_millis(320)];
+/// Its words for that: it knows of no relationship between pod and node (403), of no such pod (404), or of its predecessor of the
+/// same name (409).
+const NOT_YET: [u16; 3] = [403, 404, 409];
 /// After a failure.
 const AGAIN: SignedDuration = SignedDuration::from_secs(10);
 
@@ -143,28 +149,15 @@ async fn ask(host: &Host, pod: &Pod, wish: &Wish, now: Timestamp) -> Result<Toke
     let account = account.filter(|name| !name.is_empty()).unwrap_or("default");
     let api: Api<ServiceAccount> =
         Api::namespaced(host.server()?, meta.namespace.as_deref().unwrap_or_default());
-    let audience = Some(wish.audience.clone()).filter(|audience| !audience.is_empty());
-    let request = TokenRequest {
-        spec: Some(TokenRequestSpec {
-            audiences: Some(audience.into_iter().collect()),
-            expiration_seconds: Some(wish.seconds),
-            bound_object_ref: Some(BoundObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Pod".to_owned()),
-                name: meta.name.clone(),
-                uid: meta.uid.clone(),
-            }),
-            ..TokenRequestSpec::default()
-        }),
-        ..TokenRequest::default()
-    };
+    let request = request(pod, wish);
     let _slot = host.slots.acquire().await;
-    let params = PostParams::default();
-    let asked = api.create_subresource("token", account, &params, &request);
-    let given: TokenRequest = timeout(PATIENCE, asked)
+    let given = timeout(PATIENCE, patiently(&api, account, &request))
         .await
         .map_err(|_| format!("the API server did not answer within {} s", PATIENCE.as_secs()))?
-        .map_err(|error| chain(&error))?;
+        .map_err(|error| match error {
+            kube::Error::Api(status) => status.message,
+            error => chain(&error),
+        })?;
     let status = given.status.unwrap_or_default();
     let jitter = SignedDuration::from_millis(rand::random_range(0..JITTER.as_millis() as i64));
     match (status.token, status.expiration_timestamp) {
@@ -173,6 +166,41 @@ async fn ask(host: &Host, pod: &Pod, wish: &Wish, now: Timestamp) -> Result<Toke
         }
         _ => Err("the API server's answer has no token".to_owned()),
     }
+}
+
+/// A token that holds while the pod is there.
+fn request(pod: &Pod, wish: &Wish) -> TokenRequest {
+    let audience = Some(wish.audience.clone()).filter(|audience| !audience.is_empty());
+    TokenRequest {
+        spec: Some(TokenRequestSpec {
+            audiences: Some(audience.into_iter().collect()),
+            expiration_seconds: Some(wish.seconds),
+            bound_object_ref: Some(BoundObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Pod".to_owned()),
+                name: pod.metadata.name.clone(),
+                uid: pod.metadata.uid.clone(),
+            }),
+            ..TokenRequestSpec::default()
+        }),
+        ..TokenRequest::default()
+    }
+}
+
+/// Asks again after a refusal, a few times.
+async fn patiently(
+    api: &Api<ServiceAccount>,
+    account: &str,
+    request: &TokenRequest,
+) -> kube::Result<TokenRequest> {
+    let params = PostParams::default();
+    for wait in WAITS {
+        match api.create_subresource("token", account, &params, request).await {
+            Err(kube::Error::Api(status)) if NOT_YET.contains(&status.code) => sleep(wait).await,
+            answer => return answer,
+        }
+    }
+    api.create_subresource("token", account, &params, request).await
 }
 
 #[cfg(test)]

@@ -176,6 +176,21 @@ async fn a_pod_gets_the_api_servers_address_card_with_a_token_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_refused_until_the_pod_is_known_there_is_no_failed_mount() {
+    let (api, registry, root) = node().await;
+    for code in [404, 403] {
+        api.fail(Method::POST, "/token", Fault::Code(code));
+    }
+    let _agent = Agent::with(&api, root.path(), &[&registry.host]).await;
+    api.put("configmaps", holding("kube-root-ca.crt", &json!({"ca.crt": "PEM"})));
+    api.apply(pod("web", "u1", &registry.image("reads"), &access()));
+    running(&api, "web").await;
+    assert_eq!(api.requests(&Method::POST, "/token").len(), 3);
+    assert!(api.events().iter().all(|(reason, _)| reason != "FailedMount"));
+    end(&api, root.path(), "web", "u1").await;
+}
+
+#[tokio::test]
 async fn a_token_that_ages_is_renewed_under_the_running_guest() {
     let (api, registry, root) = node().await;
     // The next one begins with `2`, which ends the guest.
