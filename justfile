@@ -61,7 +61,7 @@ test-riscv64:
 test-e2e-unit:
     cargo test --locked -p nodule-e2e --lib
 
-# Measures release builds: `start`, a pod's start in a cluster, or `sandbox`, containers without agent and cluster.
+# Measures release builds: `start`, a pod's start in a cluster, `crowd`, an agent with a thousand pods, or `sandbox`, containers without agent and cluster.
 bench what="start" *arguments:
     @'{{just_executable()}}' --justfile '{{justfile()}}' 'bench-{{what}}' {{arguments}}
 
@@ -70,6 +70,12 @@ bench what="start" *arguments:
 bench-start: guests setup bench-programs
     cargo build --locked --release -p nodule
     NODULE_BIN='{{CARGO_TARGET_DIR}}/release' '{{e2e}}' bench start
+
+# An agent's memory and work with 1, 100 and 1,000 idle pods.
+[private]
+bench-crowd: guests setup bench-programs
+    cargo build --locked --release -p nodule
+    NODULE_BIN='{{CARGO_TARGET_DIR}}/release' '{{e2e}}' bench crowd
 
 # Starts, memory, wake-ups and speed. `--plots docs/benchmarks` draws them, `--only start,density` leaves out the others.
 [private]

@@ -154,12 +154,24 @@ impl Agent {
 
     /// The agent's own memory in bytes: what it has of no file. The code of a debug build would be more than all else.
     pub fn memory(&self) -> Result<u64> {
-        let id = self.child.as_ref().context("the agent does not run")?.id();
-        let status = fs::read_to_string(format!("/proc/{id}/status"))?;
-        let line =
-            status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("RssAnon")?;
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        self.memory_of("RssAnon:")
+    }
+
+    /// All of the agent's memory in bytes, its code with it.
+    pub fn resident(&self) -> Result<u64> {
+        self.memory_of("VmRSS:")
+    }
+
+    fn memory_of(&self, kind: &str) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()?))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(kind));
+        let kib: u64 = line.context("no such memory")?.trim().trim_end_matches(" kB").parse()?;
         Ok(kib * 1024)
+    }
+
+    /// The agent's process while it runs.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.child.as_ref().context("the agent does not run")?.id())
     }
 
     /// The processes of the node's containers.

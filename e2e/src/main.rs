@@ -54,6 +54,8 @@ enum Command {
 enum Bench {
     /// What a pod's start costs in a cluster, beside a bare start of the sandbox.
     Start,
+    /// What an agent needs for up to a thousand idle pods.
+    Crowd,
     /// What containers cost without agent and cluster: starts, memory, wake-ups, speed.
     Sandbox(bench::sandbox::Options),
 }
@@ -118,6 +120,7 @@ async fn run(command: Command) -> Result<()> {
         Command::Demo { action: DemoAction::Down } => demo::down(),
         Command::Push(push) => push.run().await,
         Command::Bench { what: Bench::Start } => bench::start::run().await,
+        Command::Bench { what: Bench::Crowd } => bench::crowd::run().await,
         Command::Bench { what: Bench::Sandbox(options) } => bench::sandbox::run(&options).await,
         Command::Run { command } => with_cluster(&command).await,
         Command::Supervise(orders) => supervisor::run(orders).await,

@@ -1,6 +1,6 @@
 //! What nodule costs: `just bench`.
 //!
-//! [`start`] is a pod's start through the agent, in a cluster. [`sandbox`] is what is below the agent: containers as it
+//! [`start`] is a pod's start through the agent, in a cluster; [`crowd`] is an agent with a thousand pods. [`sandbox`] is what is below the agent: containers as it
 //! orders them from the zygote, without a cluster: how fast they start, what they hold, what they do while idle, and how
 //! fast a guest is. What is compared runs in the same minutes: only ratios travel from machine to machine.
 //!
@@ -10,6 +10,7 @@
 mod burst;
 mod compiler;
 mod container;
+pub mod crowd;
 mod density;
 mod idle;
 mod latency;

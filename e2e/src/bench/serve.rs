@@ -184,7 +184,7 @@ fn said(mut errors: impl BufRead) -> Result<SocketAddr> {
 }
 
 /// The processor time of a process in seconds: `utime` and `stime` (proc_pid_stat(5)).
-fn cpu(pid: u32) -> Result<f64> {
+pub(super) fn cpu(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("a server has ended")?;
     let (_, fields) = stat.rsplit_once(')').context("a line of /proc")?;
     let fields: Vec<f64> = fields
