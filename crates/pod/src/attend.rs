@@ -15,6 +15,7 @@ use crate::find::{self, Found};
 use crate::links::Links;
 use crate::order;
 use crate::record::Phase;
+use crate::resize::resources;
 use crate::sandbox::{self, Place, Sandbox};
 use crate::status;
 use crate::view::log_path;
@@ -29,7 +30,16 @@ impl Worker {
         let names: Vec<String> = open.map(|(name, _)| name.clone()).collect();
         for name in names {
             self.recall_health(&name);
+            self.recall_resources(&name);
             self.recover(&name).await;
+        }
+    }
+
+    /// A run of which an agent of before has not noted what it was given has what its pod had.
+    fn recall_resources(&mut self, name: &str) {
+        let given = order::find(&self.record.pod, name).map(|(_, container)| resources(&container));
+        if let Some(run) = self.record.run_mut(name) {
+            run.resources = run.resources.take().or(given);
         }
     }
 
@@ -179,6 +189,7 @@ impl Worker {
         run.started = run.started.or(end.started_at.as_ref().map(|time| time.0));
         run.end = Some(end);
         self.record.restarting |= self.asks_for_all(container);
+        self.record.make_place(container);
         self.live.remove(container);
         self.settle_hooks(container);
         self.ends.close(container);

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
 
 use crate::failure::{Failure, Manner};
+use crate::resize::{self, Resize};
 use crate::restart::is_sidecar;
 use crate::status::seconds;
 
@@ -21,6 +22,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) failure: Option<&'a Failure>,
     /// All containers are to run again.
     pub(crate) restarting: bool,
+    pub(crate) resize: &'a Resize,
     pub(crate) now: Timestamp,
 }
 
@@ -48,6 +50,8 @@ impl Verdict {
 const OURS: [&str; 5] =
     ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
+/// Said only of a pod that they are true of; the node takes them back.
+pub(crate) const PASSING: [&str; 2] = [resize::PENDING, resize::IN_PROGRESS];
 /// Said only of a pod that it is true of, or was.
 const RESTARTING: &str = "AllContainersRestarting";
 /// Said by whoever ends a pod for the sake of others (KEP-3329).
@@ -69,7 +73,8 @@ pub(crate) fn all(facts: &Facts<'_>) -> Vec<PodCondition> {
     let always = OURS.iter().zip(verdicts).map(|(kind, verdict)| condition(facts, kind, verdict));
     let restarting = restarting(facts).map(|verdict| condition(facts, RESTARTING, verdict));
     let disruption = disruption(facts).map(|verdict| condition(facts, DISRUPTION, verdict));
-    always.chain(restarting).chain(disruption).collect()
+    let resize = resizing(facts).map(|(kind, verdict)| condition(facts, kind, verdict));
+    always.chain(restarting).chain(disruption).chain(resize).collect()
 }
 
 /// KEP-5532.
@@ -77,6 +82,21 @@ fn restarting(facts: &Facts<'_>) -> Option<Verdict> {
     let told = facts.previous.iter().any(|known| known.type_ == RESTARTING);
     let verdict = Verdict { holds: facts.restarting, reason: None, message: None };
     (told || facts.restarting).then_some(verdict)
+}
+
+/// KEP-1287: said only of a pod that it is true of.
+fn resizing(facts: &Facts<'_>) -> impl Iterator<Item = (&'static str, Verdict)> {
+    let refusal = facts.resize.pending.as_ref().and_then(|pending| pending.refusal.as_ref());
+    let pending = refusal.map(|refusal| {
+        let (reason, message) = (Some(refusal.reason()), Some(refusal.message.clone()));
+        (resize::PENDING, Verdict { holds: true, reason, message })
+    });
+    let in_progress = facts.resize.in_progress.as_ref().map(|progress| {
+        let message = progress.error.clone();
+        let reason = message.is_some().then_some("Error");
+        (resize::IN_PROGRESS, Verdict { holds: true, reason, message })
+    });
+    pending.into_iter().chain(in_progress)
 }
 
 /// Told together with the terminal phase, and not before.
@@ -92,7 +112,8 @@ fn disruption(facts: &Facts<'_>) -> Option<Verdict> {
 /// The conditions that others have put on the pod.
 pub(crate) fn others(pod: &Pod) -> impl Iterator<Item = &PodCondition> {
     let known = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    known.filter(|known| known.type_ != RESTARTING && !OURS.contains(&known.type_.as_str()))
+    let ours = |kind: &str| kind == RESTARTING || OURS.contains(&kind) || PASSING.contains(&kind);
+    known.filter(move |known| !ours(&known.type_))
 }
 
 /// The pod's conditions as a whole: the node's, and those of others that it does not speak of itself.

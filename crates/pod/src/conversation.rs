@@ -14,11 +14,16 @@ use crate::sandbox::Error;
 /// How long a sandbox may take to answer: its socket is served by a thread of its own.
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
+/// The first version of a sandbox that takes another limit while it runs.
+const LIMITS: u32 = 3;
+
 /// A connection to a sandbox, both sides of which have said who they are.
 pub(crate) struct Conversation<'a> {
     path: &'a Path,
     stream: UnixStream,
     decoder: Decoder<Report>,
+    /// What the sandbox is of.
+    version: u32,
 }
 
 impl<'a> Conversation<'a> {
@@ -31,14 +36,15 @@ impl<'a> Conversation<'a> {
         let stream = UnixStream::connect(path)
             .await
             .map_err(|source| Error::Connect { path: path.to_owned(), source })?;
-        let mut conversation = Self { path, stream, decoder: Decoder::new() };
+        let mut conversation = Self { path, stream, decoder: Decoder::new(), version: VERSION };
         conversation.say(&Request::Hello { version: VERSION }).await?;
-        match conversation.hear(patience).await? {
-            Report::Hello { version, .. } if !SPOKEN.contains(&version) => {
-                Err(Error::Version { path: path.to_owned(), version })
+        if let Report::Hello { version, .. } = conversation.hear(patience).await? {
+            if !SPOKEN.contains(&version) {
+                return Err(Error::Version { path: path.to_owned(), version });
             }
-            Report::Hello { .. } | Report::Started(_) | Report::Ended(_) => Ok(conversation),
+            conversation.version = version;
         }
+        Ok(conversation)
     }
 
     pub(crate) async fn say(&mut self, request: &Request) -> Result<(), Error> {
@@ -59,6 +65,24 @@ impl<'a> Conversation<'a> {
     pub(crate) async fn first(&mut self) -> Result<Report, Error> {
         let heard = self.decoder.read_async(&mut self.stream).await;
         heard.map_err(|source| self.error(source))?.ok_or_else(|| self.silent())
+    }
+
+    /// Sets another limit of the guest's memory, in bytes. What the guest has where the old limit stays, which is below that.
+    pub(crate) async fn limit(&mut self, memory: Option<u64>) -> Result<Option<u64>, Error> {
+        if self.version < LIMITS {
+            return Err(Error::Old { path: self.path.to_owned(), version: self.version });
+        }
+        self.say(&Request::Limit { memory }).await?;
+        loop {
+            match self.hear(ANSWER).await? {
+                Report::Limited { used, memory: holds } => {
+                    return Ok((holds != memory).then_some(used));
+                }
+                // It has no memory any more.
+                Report::Ended(_) => return Ok(None),
+                Report::Hello { .. } | Report::Started(_) => {}
+            }
+        }
     }
 
     fn error(&self, source: FrameError) -> Error {

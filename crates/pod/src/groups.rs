@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use nodule_cgroup::{Error, Limits, Tree};
+use nodule_cgroup::{Error, Group, Limits, Tree};
 use tracing::{info, warn};
 
 use crate::host::Cgroups;
@@ -61,6 +61,22 @@ impl Groups {
         Ok(Some(group.path()))
     }
 
+    /// Gives a run, and its pod, the limits of now. Memory that is in use is not taken away: the kernel would kill for it.
+    pub(crate) fn resize(&self, pod: &Pod, container: &Container, id: &str) -> Result<(), Resized> {
+        let Some(tree) = &self.tree else { return Ok(()) };
+        let (of_pod, own) = (resources::pod(pod, self.pids), resources::container(container, None));
+        let (qos, uid) = (resources::qos(pod), uid(pod));
+        let group = tree.find(qos, uid);
+        if let Some(group) = &group {
+            spare(group, of_pod.memory)?;
+            if let Some(inner) = group.find_container(id) {
+                spare(&inner, own.memory)?;
+            }
+        }
+        tree.pod(qos, uid, &of_pod)?.container(id, &own)?;
+        Ok(())
+    }
+
     /// Whether a run was killed because its memory, or its pod's, was used up.
     pub(crate) fn ran_out_of_memory(&self, pod: &Pod, id: &str) -> bool {
         let find = || self.tree.as_ref()?.find(resources::qos(pod), uid(pod))?.find_container(id);
@@ -99,6 +115,23 @@ impl Groups {
         if let Err(error) = tree.weigh_burstable(requests.fold(0, u64::saturating_add)) {
             warn!(error = &error as &dyn std::error::Error, "burstable pods are not weighed");
         }
+    }
+}
+
+/// Why a cgroup has not got other limits.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Resized {
+    #[error("memory cannot be limited to {limit} bytes while {used} are in use")]
+    InUse { limit: u64, used: u64 },
+    #[error(transparent)]
+    Group(#[from] Error),
+}
+
+fn spare(group: &Group, limit: Option<u64>) -> Result<(), Resized> {
+    let used = group.stats()?.working_set;
+    match limit.filter(|limit| *limit < used) {
+        Some(limit) => Err(Resized::InUse { limit, used }),
+        None => Ok(()),
     }
 }
 

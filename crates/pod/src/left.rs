@@ -124,6 +124,7 @@ impl Begun {
             image_id,
             process: None,
             user: user.clone(),
+            resources: None,
             started: None,
             end: None,
         }

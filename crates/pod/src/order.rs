@@ -133,6 +133,7 @@ mod tests {
             image_id: String::new(),
             process: None,
             user: None,
+            resources: None,
             started: started.then_some(now),
             end,
         };

@@ -3,6 +3,7 @@
 //! One task a pod, the newest status only: what was never sent and is no longer true is never sent. An API server that is
 //! away delays this task and nothing else.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
+use crate::condition::PASSING;
 use crate::crash;
 use crate::rate::Rate;
 use crate::sink::{Sink, Target};
@@ -126,7 +128,10 @@ impl Publisher {
     }
 
     async fn patch(&self, target: &Target, status: &Arc<PodStatus>) -> Result<(), kube::Error> {
-        let patch = Patch::Strategic(patch(&target.uid, status));
+        let shown = target.shown.iter().map(|(_, shown)| shown).flat_map(told);
+        let known = self.known.borrow().status.clone();
+        let taken_back = shown.chain(known.iter().flat_map(|known| told(known)));
+        let patch = Patch::Strategic(patch(&target.uid, status, taken_back));
         match target.api.patch_status(&target.name, &PatchParams::default(), &patch).await {
             Ok(pod) => {
                 self.known.send_modify(|known| {
@@ -190,14 +195,25 @@ pub(crate) fn is_overwritten(shown: &PodStatus, sent: &PodStatus) -> bool {
         })
 }
 
+/// Of the conditions that come and go, those that are told.
+fn told(status: &PodStatus) -> impl Iterator<Item = &str> {
+    let all = status.conditions.iter().flatten().map(|condition| condition.type_.as_str());
+    all.filter(|kind| PASSING.contains(kind))
+}
+
 fn names_uid(code: u16, message: &str) -> bool {
     matches!(code, 409 | 422) && message.to_ascii_lowercase().contains("uid")
 }
 
 /// The strategic merge patch: all fields that are a node's to write, the absent ones cleared; `qosClass` and what other
 /// owners write untouched. The UID makes it a patch of this very pod.
-fn patch(uid: &str, status: &PodStatus) -> Value {
+fn patch<'a>(uid: &str, status: &PodStatus, shown: impl Iterator<Item = &'a str>) -> Value {
     let mut fields = json!(status);
+    if let Some(conditions) = fields.get_mut("conditions").and_then(Value::as_array_mut) {
+        let still: BTreeSet<&str> = told(status).collect();
+        let gone: BTreeSet<&str> = shown.filter(|kind| !still.contains(kind)).collect();
+        conditions.extend(gone.iter().map(|kind| json!({"type": kind, "$patch": "delete"})));
+    }
     if let Some(fields) = fields.as_object_mut() {
         for cleared in ["reason", "message"] {
             fields.entry(cleared).or_insert(Value::Null);
@@ -208,14 +224,33 @@ fn patch(uid: &str, status: &PodStatus) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::PodCondition;
+
     use super::*;
 
     #[test]
     fn a_patch_names_its_pod_clears_what_is_absent_and_leaves_the_qos_class() {
         let status = PodStatus { phase: Some("Running".to_owned()), ..PodStatus::default() };
-        let patch = patch("u-1", &status);
+        let patch = patch("u-1", &status, std::iter::empty());
         let wanted = json!({"metadata": {"uid": "u-1"}, "status": {"phase": "Running", "reason": null, "message": null}});
         assert_eq!(patch, wanted);
+    }
+
+    #[test]
+    fn a_condition_that_has_gone_is_taken_back() {
+        let condition = |kind: &str| PodCondition {
+            type_: kind.to_owned(),
+            status: "True".to_owned(),
+            ..Default::default()
+        };
+        let status = PodStatus {
+            conditions: Some(vec![condition("Ready"), condition(PASSING[1])]),
+            ..Default::default()
+        };
+        let patch = patch("u-1", &status, PASSING.into_iter());
+        let told = &patch["status"]["conditions"];
+        assert_eq!(told.as_array().unwrap().len(), 3);
+        assert_eq!(told[2], json!({"type": "PodResizePending", "$patch": "delete"}));
     }
 
     #[test]

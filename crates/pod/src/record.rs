@@ -11,13 +11,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{
+    ContainerStateTerminated, ContainerStatus, Pod, PodStatus, ResourceRequirements,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
 use crate::crash;
 use crate::failure::Failure;
 use crate::probe::health::Health;
+use crate::resize::Resize;
 use crate::restart::Backoff;
 
 /// The form of the record. A later agent reads every earlier form. Within one form fields may be added: an agent that does not
@@ -43,7 +46,7 @@ pub(crate) enum Phase {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Record {
     version: u32,
-    /// The pod as it was last acted on.
+    /// The pod as it was last acted on: with the resources that the node has given it.
     pub(crate) pod: Arc<Pod>,
     pub(crate) phase: Phase,
     /// `status.startTime`: when this node first saw the pod.
@@ -62,6 +65,9 @@ pub(crate) struct Record {
     /// A container has asked for all of them to run again: none is started before all have ended.
     #[serde(default, skip_serializing_if = "is_not")]
     pub(crate) restarting: bool,
+    /// Another share of the node that the pod is to have.
+    #[serde(default, skip_serializing_if = "Resize::is_nothing")]
+    pub(crate) resize: Resize,
     /// By container name, init containers among them.
     pub(crate) containers: BTreeMap<String, History>,
 }
@@ -103,6 +109,9 @@ pub(crate) struct Run {
     /// Whom the process became; none if it stayed what the agent is.
     #[serde(default)]
     pub(crate) user: Option<nodule_sandbox_proto::User>,
+    /// What it was given; none where an agent of before has begun it, and where only the API server remembers it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resources: Option<ResourceRequirements>,
     pub(crate) started: Option<Timestamp>,
     pub(crate) end: Option<ContainerStateTerminated>,
 }
@@ -122,6 +131,7 @@ impl Record {
             user: None,
             admitted: false,
             restarting: false,
+            resize: Resize::default(),
             containers: histories(&status, now),
             pod,
         }
@@ -194,6 +204,7 @@ fn history(status: &ContainerStatus, now: Timestamp) -> Option<History> {
         image_id: status.image_id.clone(),
         process: None,
         user: None,
+        resources: None,
         started: end.started_at.as_ref().map(|time| time.0),
         end: Some(end),
     };

@@ -86,6 +86,12 @@ pub(crate) enum Error {
         path.display(), SPOKEN.start(), SPOKEN.end()
     )]
     Version { path: PathBuf, version: u32 },
+    #[error(
+        "the sandbox on {} is of version {version} and keeps the limits that it was started with: its container gets others \
+         when it runs again",
+        path.display()
+    )]
+    Old { path: PathBuf, version: u32 },
     #[error("nobody can say whether the zygote has forked")]
     Unclear { source: io::Error },
     #[error("the sandbox on {} did not answer within {} s", path.display(), ANSWER.as_secs())]
@@ -207,7 +213,7 @@ impl Sandbox {
         };
         match report {
             Ok(Report::Started(started)) => Ok(Some(started)),
-            Ok(Report::Ended(_) | Report::Hello { .. }) => Ok(None),
+            Ok(Report::Ended(_) | Report::Hello { .. } | Report::Limited { .. }) => Ok(None),
             Err(_) if self.has_ended() => Ok(None),
             // It cannot say when its guest begins, but writes it down.
             Err(error @ Error::Version { .. }) => {
@@ -256,6 +262,11 @@ impl Sandbox {
     /// Gives the stop notice. What the guest makes of it is its own affair.
     pub(crate) async fn stop(&self) -> Result<(), Error> {
         Conversation::open(&self.socket).await?.say(&Request::Stop).await
+    }
+
+    /// Sets another limit of the guest's memory, in bytes. What the guest has where that is more: then the old limit stays.
+    pub(crate) async fn limit(&self, memory: Option<u64>) -> Result<Option<u64>, Error> {
+        Conversation::open(&self.socket).await?.limit(memory).await
     }
 
     /// Ends the process at once.

@@ -64,6 +64,7 @@ pub(crate) fn status(seen: &Seen<'_>, previous: &PodStatus) -> PodStatus {
         previous: previous.conditions.as_deref().unwrap_or_default(),
         failure,
         restarting: seen.record.restarting,
+        resize: &seen.record.resize,
         now: seen.now,
     });
     let mut ephemeral: Vec<_> = crate::ephemeral::of(&spec)
@@ -134,7 +135,7 @@ pub(crate) fn has_finished(record: &Record) -> bool {
     }
     spec.containers.iter().all(|container| {
         let history = record.containers.get(&container.name);
-        let end = history.and_then(|history| Some((history, history.run.as_ref()?.end.as_ref()?)));
+        let end = history.and_then(|history| Some((history, history.counted()?.end.as_ref()?)));
         end.is_some_and(|(history, end)| {
             !may_restart(&spec, container, history.verdict(end.exit_code))
         })
@@ -182,6 +183,8 @@ fn container_status(seen: &Seen<'_>, container: &Container, has_init: bool) -> C
         state: Some(state),
         last_state: Some(last_state),
         user: run.and_then(|run| run.user.as_ref()).map(container_user),
+        allocated_resources: container.resources.as_ref().and_then(|own| own.requests.clone()),
+        resources: run.and_then(|run| run.resources.clone()),
         ..ContainerStatus::default()
     }
 }
@@ -429,6 +432,7 @@ mod tests {
                 image_id: "docker.io/library/app@sha256:1".to_owned(),
                 process: None,
                 user: None,
+                resources: None,
                 started: started.map(at),
                 end,
             };

@@ -20,6 +20,7 @@ use crate::order::{self, Role};
 use crate::probe::health::Health;
 use crate::pull::{self, Asked, Need, Ready, chain};
 use crate::record::Run;
+use crate::resize;
 use crate::resources;
 use crate::restart::{self, Backoff, Next};
 use crate::sandbox::{self, Place, Sandbox};
@@ -263,6 +264,7 @@ impl Worker {
             image_id: ready.image.id(),
             process: None,
             user: None,
+            resources: Some(resize::resources(container)),
             started: None,
             end: None,
         });

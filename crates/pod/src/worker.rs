@@ -26,6 +26,7 @@ use crate::probe::Probes;
 use crate::publish::{Known, Publisher, Wanted, is_overwritten, version};
 use crate::pull::{Outcome, Pulls};
 use crate::record::{Folder, Phase, Record};
+use crate::resize::{Applied, Applying};
 use crate::sandbox::{self, Place, Sandbox};
 use crate::service::Services;
 use crate::sink::Sink;
@@ -61,6 +62,8 @@ pub(crate) enum Notice {
     Measured { exceeded: Option<String>, took: Duration },
     /// A lifecycle hook was run.
     Hooked { container: String, attempt: u32, moment: Moment, result: Result<(), hook::Failed> },
+    /// A container was given other resources, or could not be.
+    Resized(Applied),
     /// A round of setting up the volumes is over.
     Mounted(Box<Mounted>),
     /// The API server has nothing more to be told.
@@ -92,6 +95,9 @@ pub(crate) struct Worker {
     pub(crate) told: BTreeMap<String, Timestamp>,
     pub(crate) hooks: Hooks,
     pub(crate) probes: Probes,
+    pub(crate) applying: Applying,
+    /// Other pods have given back what they had of the node.
+    freed: watch::Receiver<()>,
     pub(crate) desired: watch::Receiver<Desired>,
     wanted: watch::Sender<Wanted>,
     known: watch::Receiver<Known>,
@@ -128,7 +134,7 @@ impl Worker {
         });
         let mut ends = LogEnds::default();
         let (view, seen) = watch::channel(View::of(&record, &status, &host.config.logs, &mut ends));
-        let services = host.services.clone();
+        let (services, freed) = (host.services.clone(), host.ledger.freed());
         let worker = Self {
             host,
             folder,
@@ -145,6 +151,8 @@ impl Worker {
             told: BTreeMap::new(),
             hooks: Hooks::default(),
             probes: Probes::new(Timestamp::now()),
+            applying: Applying::default(),
+            freed,
             desired,
             wanted,
             known,
@@ -178,6 +186,8 @@ impl Worker {
         self.descend();
         match self.record.phase {
             Phase::Syncing => {
+                self.resize();
+                self.renew();
                 self.sync().await;
                 self.post_start();
                 self.halt();
@@ -193,11 +203,13 @@ impl Worker {
     async fn rest(&mut self) {
         let pause =
             Duration::try_from(self.due.duration_since(Timestamp::now())).unwrap_or_default();
+        let waits = self.record.resize.pending.is_some();
         let is_listed = self.services.borrow().is_some();
         tokio::select! {
             Ok(()) = self.desired.changed() => {}
             Ok(()) = self.known.changed() => {}
             () = self.follow.changed() => {}
+            Ok(()) = self.freed.changed(), if waits => {}
             true = listed(&mut self.services), if !is_listed => {}
             Some(joined) = self.fetches.join_next() => {
                 if let Some(fetched) = whole(joined) {
@@ -233,7 +245,7 @@ impl Worker {
         let desired = self.desired.borrow_and_update().clone();
         let meta = &desired.pod.metadata;
         if meta.resource_version != self.record.pod.metadata.resource_version {
-            self.record.pod = Arc::clone(&desired.pod);
+            self.record.take_over(&desired.pod);
             self.save();
         }
         if let Some(failure) = desired.failure
@@ -330,6 +342,7 @@ impl Worker {
                 self.hooked(&container, attempt, moment, result);
             }
             Notice::Measured { exceeded, took } => self.measured(exceeded, took),
+            Notice::Resized(applied) => self.applied(applied),
             Notice::Mounted(mounted) => self.mounted(*mounted),
             Notice::Linked { container, result: Err(error) } => {
                 warn!(container, error = &error as &dyn std::error::Error, "log not linked");

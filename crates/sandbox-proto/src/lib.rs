@@ -34,7 +34,7 @@ pub use state::{CONTAINER, EXIT, FATE, OUT, Out, PROCESS, STARTED, State, StateE
 
 /// The version of the files and messages of this crate. It grows with every change that an older peer would
 /// misunderstand; a new optional field in a message is no such change.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The versions of a sandbox that an agent of this release speaks with: the last one's, its own, and the next one's, after
 /// an agent went back to this release. It is for the younger of the two to use the other's messages alone.

@@ -17,6 +17,12 @@ pub enum Request {
     /// The stop notice: the container is to end. A held standard input reaches its end, output that is held as the
     /// beginning of a line is written. Saying it again changes nothing; a guest that does not react is killed later.
     Stop,
+    /// The most memory that the guest may have from now on in bytes; none leaves what Wasm itself allows. Answered by
+    /// [`Report::Limited`]. Since version 3.
+    Limit {
+        /// As in [`Limits`](crate::Limits).
+        memory: Option<u64>,
+    },
 }
 
 /// From a sandbox to the agent.
@@ -32,6 +38,13 @@ pub enum Report {
     },
     /// The guest started. Said after `started.json` is written; on a new connection, again.
     Started(Started),
+    /// The answer to [`Request::Limit`].
+    Limited {
+        /// What the guest has, in bytes.
+        used: u64,
+        /// The limit that holds now: the one before where the guest has more than the new one would leave it.
+        memory: Option<u64>,
+    },
     /// The container ended. Said after `exit.json` is written; nothing follows.
     Ended(Exit),
 }
@@ -46,23 +59,23 @@ pub trait Message: Serialize + DeserializeOwned {
 }
 
 impl Message for Request {
-    const KINDS: &'static [&'static str] = &["hello", "stop"];
+    const KINDS: &'static [&'static str] = &["hello", "stop", "limit"];
 
     fn version(&self) -> Option<u32> {
         match self {
             Self::Hello { version } => Some(*version),
-            Self::Stop => None,
+            Self::Stop | Self::Limit { .. } => None,
         }
     }
 }
 
 impl Message for Report {
-    const KINDS: &'static [&'static str] = &["hello", "started", "ended"];
+    const KINDS: &'static [&'static str] = &["hello", "started", "limited", "ended"];
 
     fn version(&self) -> Option<u32> {
         match self {
             Self::Hello { version, .. } => Some(*version),
-            Self::Started(_) | Self::Ended(_) => None,
+            Self::Started(_) | Self::Limited { .. } | Self::Ended(_) => None,
         }
     }
 }

@@ -14,6 +14,7 @@ use nodule_sandbox_proto::{Exit, Report, Request, VERSION};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::error::chain;
+use crate::given::Levers;
 use crate::process::diagnose;
 
 /// The stack of the control thread in bytes. It parses small messages; the default would be 2 MiB in every container.
@@ -30,11 +31,11 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Starts to serve `listener` for the container `id`. `stop` is called on the control thread, for each stop notice.
+    /// Starts to serve `listener` for the container `id`. The agent has no hold of a guest that could not be made.
     pub(crate) fn start(
         listener: UnixListener,
         id: String,
-        stop: impl Fn() + Send + 'static,
+        levers: Option<Levers>,
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -44,7 +45,7 @@ impl Control {
             wake: wake.try_clone()?,
             inbox,
             id,
-            stop,
+            levers,
             newest: None,
             peers: Vec::new(),
             crowded: false,
@@ -80,12 +81,12 @@ fn version() -> u32 {
 }
 
 /// What the control thread owns.
-struct Server<S> {
+struct Server {
     listener: UnixListener,
     wake: OwnedFd,
     inbox: Receiver<Report>,
     id: String,
-    stop: S,
+    levers: Option<Levers>,
     /// What a new peer is told after hello.
     newest: Option<Report>,
     peers: Vec<Peer>,
@@ -93,7 +94,7 @@ struct Server<S> {
     crowded: bool,
 }
 
-impl<S: Fn()> Server<S> {
+impl Server {
     fn run(mut self) {
         while !matches!(self.newest, Some(Report::Ended(_))) {
             if let Err(error) = self.wait() {
@@ -147,8 +148,8 @@ impl<S: Fn()> Server<S> {
     }
 
     fn hear(&mut self) {
-        let Self { peers, id, newest, stop, .. } = self;
-        peers.retain_mut(|peer| keep(peer.hear(id, newest.as_ref(), stop)));
+        let Self { peers, id, newest, levers, .. } = self;
+        peers.retain_mut(|peer| keep(peer.hear(id, newest.as_ref(), levers.as_ref())));
     }
 }
 
@@ -189,12 +190,19 @@ impl Peer {
         &mut self,
         id: &str,
         newest: Option<&Report>,
-        stop: &impl Fn(),
+        levers: Option<&Levers>,
     ) -> Result<Next, FrameError> {
         loop {
             match self.decoder.read(&mut self.stream) {
                 Ok(Some(Request::Hello { .. })) => self.greet(id, newest)?,
-                Ok(Some(Request::Stop)) => stop(),
+                Ok(Some(Request::Stop)) => levers.into_iter().for_each(Levers::stop),
+                Ok(Some(Request::Limit { memory })) => {
+                    let nothing = Report::Limited { used: 0, memory };
+                    let answer = levers.map_or(nothing, |levers| levers.limit(memory));
+                    if self.say(&answer)? == Next::HangUp {
+                        return Ok(Next::HangUp);
+                    }
+                }
                 Ok(None) => return Ok(Next::HangUp),
                 Err(FrameError::Read { source }) if source.kind() == io::ErrorKind::WouldBlock => {
                     return Ok(Next::Keep);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nodule_logs::Stream;
-use nodule_sandbox_proto::{Container, Kind, Out, State};
+use nodule_sandbox_proto::{Container, Kind, Out, Report, State};
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi_config::WasiConfigVariables;
@@ -68,13 +68,13 @@ impl Given {
         Ok((given, program))
     }
 
-    /// What the stop notice does, from any thread, as often as it comes.
-    pub(crate) fn stopper(&self) -> impl Fn() + Send + 'static {
-        let (log, input, stop) = (self.log.clone(), self.input.clone(), self.stop.clone());
-        move || {
-            input.end();
-            stop.notify();
-            log.flush();
+    /// What the agent has a hold of.
+    pub(crate) fn levers(&self) -> Levers {
+        Levers {
+            log: self.log.clone(),
+            input: self.input.clone(),
+            stop: self.stop.clone(),
+            budget: self.budget.clone(),
         }
     }
 
@@ -96,6 +96,28 @@ impl Given {
         let mut wasi = wasi.build_p1();
         self.files.give(&mut wasi);
         Ok(wasi)
+    }
+}
+
+/// What the agent may ask of a guest while it runs: from any thread, as often as it likes.
+pub(crate) struct Levers {
+    log: Log,
+    input: Input,
+    stop: Stop,
+    budget: Budget,
+}
+
+impl Levers {
+    /// The stop notice.
+    pub(crate) fn stop(&self) {
+        self.input.end();
+        self.stop.notify();
+        self.log.flush();
+    }
+
+    /// Another limit of its memory; and the answer.
+    pub(crate) fn limit(&self, memory: Option<u64>) -> Report {
+        self.budget.set(memory)
     }
 }
 

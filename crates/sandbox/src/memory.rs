@@ -3,25 +3,49 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use nodule_sandbox_proto::Report;
+
 use wasmtime::{Error, ResourceLimiter, Result};
 
 /// What one element of a table takes in this process.
 const ELEMENT: usize = size_of::<usize>();
 
+/// Stands for no limit.
+const NONE: usize = usize::MAX;
+
 /// What all instances of a container may use together.
 #[derive(Clone)]
-pub(crate) struct Budget {
-    limit: usize,
+pub(crate) struct Budget(Arc<Account>);
+
+struct Account {
+    /// The agent may change it.
+    limit: AtomicUsize,
     /// Only the thread of the guests changes it.
-    used: Arc<AtomicUsize>,
+    used: AtomicUsize,
 }
 
 impl Budget {
     /// A limit in bytes; none leaves what Wasm itself allows.
     pub(crate) fn new(limit: Option<u64>) -> Self {
-        let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        Self { limit, used: Arc::default() }
+        Self(Arc::new(Account { limit: AtomicUsize::new(raw(limit)), used: AtomicUsize::new(0) }))
     }
+
+    /// Sets another limit, from any thread, unless more than that is used already; and says what holds.
+    pub(crate) fn set(&self, limit: Option<u64>) -> Report {
+        let used = self.0.used.load(Ordering::Relaxed);
+        if used <= raw(limit) {
+            self.0.limit.store(raw(limit), Ordering::Relaxed);
+        }
+        Report::Limited { used: used as u64, memory: self.limit().map(|limit| limit as u64) }
+    }
+
+    fn limit(&self) -> Option<usize> {
+        Some(self.0.limit.load(Ordering::Relaxed)).filter(|limit| *limit != NONE)
+    }
+}
+
+fn raw(limit: Option<u64>) -> usize {
+    limit.map_or(NONE, |limit| usize::try_from(limit).unwrap_or(NONE))
 }
 
 /// Counts the linear memories and tables of one instance against the limit.
@@ -55,16 +79,17 @@ impl Memory {
 
     /// The limit in bytes, if there is one.
     pub(crate) fn limit(&self) -> Option<usize> {
-        (self.budget.limit != usize::MAX).then_some(self.budget.limit)
+        self.budget.limit()
     }
 
     fn grow(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> bool {
-        let used = self.budget.used.load(Ordering::Relaxed);
+        let Account { limit, used: all } = &*self.budget.0;
+        let used = all.load(Ordering::Relaxed);
         let wanted = used.saturating_sub(current).saturating_add(desired);
-        let granted =
-            wanted <= self.budget.limit && maximum.is_none_or(|maximum| desired <= maximum);
+        let granted = wanted <= limit.load(Ordering::Relaxed)
+            && maximum.is_none_or(|maximum| desired <= maximum);
         if granted {
-            self.budget.used.store(wanted, Ordering::Relaxed);
+            all.store(wanted, Ordering::Relaxed);
             self.own = self.own.saturating_sub(current).saturating_add(desired);
             self.refused = None;
         } else {
@@ -75,7 +100,7 @@ impl Memory {
 
     /// The kernel refused what was granted here. What was counted stays counted: the guest is at its end.
     fn failed(&mut self) {
-        let wanted = self.budget.used.load(Ordering::Relaxed);
+        let wanted = self.budget.0.used.load(Ordering::Relaxed);
         self.refused = Some(Refused { wanted });
     }
 }
@@ -83,7 +108,7 @@ impl Memory {
 impl Drop for Memory {
     /// What the instance had goes with it.
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.own, Ordering::Relaxed);
+        self.budget.0.used.fetch_sub(self.own, Ordering::Relaxed);
     }
 }
 
@@ -138,6 +163,25 @@ mod tests {
         assert!(one.memory_growing(3 * PAGE, 4 * PAGE, None).unwrap());
         drop(one);
         assert!(other.memory_growing(0, 4 * PAGE, None).unwrap());
+    }
+
+    #[test]
+    fn another_limit_holds_from_the_next_growth_on_unless_it_is_below_what_is_used() {
+        let bytes = |pages: usize| (pages * PAGE) as u64;
+        let budget = Budget::new(Some(bytes(2)));
+        let mut memory = Memory::new(&budget);
+        assert!(memory.memory_growing(0, 2 * PAGE, None).unwrap());
+        for (limit, wanted) in [
+            (Some(1), Some(bytes(2))),
+            (Some(2), Some(bytes(2))),
+            (None, None),
+            (Some(4), Some(bytes(4))),
+        ] {
+            let told = budget.set(limit.map(bytes));
+            assert_eq!(told, Report::Limited { used: bytes(2), memory: wanted }, "{limit:?}");
+        }
+        assert!(memory.memory_growing(2 * PAGE, 4 * PAGE, None).unwrap());
+        assert!(!memory.memory_growing(4 * PAGE, 5 * PAGE, None).unwrap());
     }
 
     #[test]

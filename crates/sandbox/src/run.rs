@@ -57,9 +57,7 @@ fn introduce(state: &State) -> Result<(), StartError> {
 fn serve(id: String, given: Option<&Given>) -> Result<Control, StartError> {
     process::detach().map_err(StartError::Detach)?;
     let listener = process::listener().map_err(StartError::Socket)?;
-    let stop = given.map(Given::stopper);
-    Control::start(listener, id, move || stop.iter().for_each(|stop| stop()))
-        .map_err(StartError::Control)
+    Control::start(listener, id, given.map(Given::levers)).map_err(StartError::Control)
 }
 
 /// The guest from its seal to its end, and the end of its log.

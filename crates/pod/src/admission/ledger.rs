@@ -1,9 +1,11 @@
 //! What the pods of this node have been promised.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::Node;
+use tokio::sync::watch;
 
 use super::claim::{Amounts, Claim, count};
 use super::{port_taken, preempt};
@@ -12,7 +14,27 @@ use crate::failure::Failure;
 /// The claims of the pods that were taken on and have not ended, by UID.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    claims: Mutex<BTreeMap<String, Claim>>,
+    book: Mutex<Book>,
+    /// Says each time that something was given back.
+    freed: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    claims: BTreeMap<String, Claim>,
+    /// What pods among these would have instead, and there was no room for.
+    growing: BTreeMap<String, Claim>,
+}
+
+/// Whether a pod may have another share of the node than it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Growth {
+    /// It has it from now on.
+    Given,
+    /// Others have it, or are to have it first.
+    Later(String),
+    /// The node does not have so much.
+    Never(String),
 }
 
 /// Whether there is room for a pod.
@@ -30,7 +52,7 @@ impl Ledger {
     /// Asks for room. A pod that is promised some once others have ended holds it from now on: what becomes free goes to no
     /// third one. May be asked again.
     pub(crate) fn take(&self, uid: &str, claim: &Claim, node: &Node) -> Room {
-        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        let claims = &mut self.lock().claims;
         let others: BTreeMap<&String, &Claim> =
             claims.iter().filter(|(other, _)| *other != uid).collect();
         let short = shortage(claim, &others.values().copied().collect::<Vec<_>>(), node);
@@ -52,17 +74,84 @@ impl Ledger {
 
     /// Notes the claim of a pod that an earlier agent took on.
     pub(crate) fn recall(&self, uid: &str, claim: Claim) {
-        self.lock().insert(uid.to_owned(), claim);
+        self.lock().claims.insert(uid.to_owned(), claim);
+    }
+
+    /// Asks for another share than the pod has. What is freed goes to pods of higher priority first, then to the better class of
+    /// service (KEP-1287). May be asked again.
+    pub(crate) fn grow(&self, uid: &str, claim: &Claim, node: &Node) -> Growth {
+        let mut book = self.lock();
+        if let Some(short) = shortage(&more(claim, book.claims.get(uid)), &[], node).first() {
+            book.growing.remove(uid);
+            return Growth::Never(short.told("capacity"));
+        }
+        book.growing.insert(uid.to_owned(), claim.clone());
+        let mut claims = book.claims.clone();
+        for (next, wanted) in book.by_rank() {
+            let others: Vec<&Claim> = claims
+                .iter()
+                .filter(|(other, _)| **other != next)
+                .map(|(_, claim)| claim)
+                .collect();
+            let short = shortage(&more(&wanted, claims.get(&next)), &others, node);
+            match short.first() {
+                Some(short) if next == uid => return Growth::Later(short.told("resource")),
+                Some(_) => {}
+                None if next == uid => {
+                    book.growing.remove(uid);
+                    book.claims.insert(next, wanted);
+                    return Growth::Given;
+                }
+                None => {
+                    claims.insert(next, wanted);
+                }
+            }
+        }
+        Growth::Given
+    }
+
+    /// The pod does not want another share any more.
+    pub(crate) fn withdraw(&self, uid: &str) {
+        if self.lock().growing.remove(uid).is_some() {
+            self.freed.send_replace(());
+        }
+    }
+
+    /// Changes each time that something was given back.
+    pub(crate) fn freed(&self) -> watch::Receiver<()> {
+        self.freed.subscribe()
     }
 
     /// The pod has ended.
     pub(crate) fn release(&self, uid: &str) {
-        self.lock().remove(uid);
+        let mut book = self.lock();
+        book.growing.remove(uid);
+        if book.claims.remove(uid).is_some() {
+            self.freed.send_replace(());
+        }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Claim>> {
-        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Book {
+    /// Who comes first where there is not enough for all.
+    fn by_rank(&self) -> Vec<(String, Claim)> {
+        let mut all: Vec<_> =
+            self.growing.iter().map(|(uid, claim)| (uid.clone(), claim.clone())).collect();
+        all.sort_by_key(|(_, claim)| (Reverse(claim.priority), claim.qos));
+        all
+    }
+}
+
+/// A claim to what is more than before: nobody is refused for the sake of what it has.
+fn more(claim: &Claim, before: Option<&Claim>) -> Claim {
+    let had = |name: &str| before.and_then(|before| before.amounts.get(name)).copied().unwrap_or(0);
+    let mut claim = claim.clone();
+    claim.amounts.retain(|name, amount| *amount > had(name));
+    claim
 }
 
 /// A resource that there is too little of.
@@ -76,6 +165,15 @@ struct Short {
 impl Short {
     fn missing(&self) -> u64 {
         self.used.saturating_add(self.asked).saturating_sub(self.capacity)
+    }
+
+    /// The kubelet's words for a resize.
+    fn told(&self, what: &str) -> String {
+        let Self { name, asked, used, capacity } = self;
+        let used = if what == "capacity" { String::new() } else { format!(", used: {used}") };
+        format!(
+            "Node didn't have enough {what}: {name}, requested: {asked}{used}, capacity: {capacity}"
+        )
     }
 
     fn failure(&self) -> Failure {
@@ -209,6 +307,37 @@ mod tests {
         assert_eq!(reason(&ledger.take("c", &critical, &node())), "given");
         let too_much = claim(&[("cpu", 3000)], 2_000_000_000, true);
         assert_eq!(reason(&ledger.take("e", &too_much, &node())), "OutOfcpu");
+    }
+
+    #[test]
+    fn a_pod_grows_when_there_is_room_and_the_more_important_first() {
+        let ledger = Ledger::default();
+        let cpus = |cpus: u64, priority: i32| claim(&[("pods", 1), ("cpu", cpus)], priority, false);
+        for (uid, priority) in [("a", 0), ("b", 5), ("c", 0)] {
+            ledger.take(uid, &cpus(600, priority), &node());
+        }
+        let later = |used: u64| {
+            Growth::Later(format!(
+                "Node didn't have enough resource: cpu, requested: 1300, used: {used}, capacity: 2000"
+            ))
+        };
+        let never = "Node didn't have enough capacity: cpu, requested: 2001, capacity: 2000";
+        assert_eq!(ledger.grow("a", &cpus(2001, 0), &node()), Growth::Never(never.to_owned()));
+        assert_eq!(ledger.grow("a", &cpus(1300, 0), &node()), later(1200));
+        assert_eq!(ledger.grow("b", &cpus(1300, 5), &node()), later(1200));
+        let mut freed = ledger.freed();
+        ledger.release("c");
+        assert!(freed.has_changed().unwrap());
+        freed.mark_unchanged();
+        // There is room for one of them, and it is kept for `b`.
+        assert_eq!(ledger.grow("a", &cpus(1300, 0), &node()), later(1300));
+        assert_eq!(ledger.grow("b", &cpus(1300, 5), &node()), Growth::Given);
+        assert_eq!(ledger.grow("a", &cpus(1300, 0), &node()), later(1300));
+        // Less is always had, and leaves room for others.
+        assert_eq!(ledger.grow("b", &cpus(100, 5), &node()), Growth::Given);
+        assert_eq!(ledger.grow("a", &cpus(1300, 0), &node()), Growth::Given);
+        ledger.withdraw("a");
+        assert!(!freed.has_changed().unwrap());
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod taints;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 pub(crate) use claim::{Claim, count, is_critical};
-pub(crate) use ledger::{Ledger, Room};
+pub(crate) use ledger::{Growth, Ledger, Room};
 
 use crate::failure::Failure;
 

@@ -127,6 +127,7 @@ mod tests {
             image_id: String::new(),
             process: None,
             user: None,
+            resources: None,
             started: started.then_some(Timestamp::UNIX_EPOCH),
             end: None,
         }

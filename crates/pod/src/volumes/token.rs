@@ -154,10 +154,7 @@ async fn ask(host: &Host, pod: &Pod, wish: &Wish, now: Timestamp) -> Result<Toke
     let given = timeout(PATIENCE, patiently(&api, account, &request))
         .await
         .map_err(|_| format!("the API server did not answer within {} s", PATIENCE.as_secs()))?
-        .map_err(|error| match error {
-            kube::Error::Api(status) => status.message,
-            error => chain(&error),
-        })?;
+        .map_err(|error| words(&error))?;
     let status = given.status.unwrap_or_default();
     let jitter = SignedDuration::from_millis(rand::random_range(0..JITTER.as_millis() as i64));
     match (status.token, status.expiration_timestamp) {
@@ -166,6 +163,11 @@ async fn ask(host: &Host, pod: &Pod, wish: &Wish, now: Timestamp) -> Result<Toke
         }
         _ => Err("the API server's answer has no token".to_owned()),
     }
+}
+
+/// The API server's own words, where it is one that refused.
+fn words(error: &kube::Error) -> String {
+    if let kube::Error::Api(status) = error { status.message.clone() } else { chain(error) }
 }
 
 /// A token that holds while the pod is there.

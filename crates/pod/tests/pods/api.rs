@@ -278,6 +278,10 @@ fn patch(shared: &Shared, name: &str, body: &Value) -> Response {
     }
     for (key, value) in body["status"].as_object().unwrap() {
         pod["status"][key] = value.clone();
+        // Of a strategic merge patch: what is to go.
+        if let Some(list) = pod["status"][key].as_array_mut() {
+            list.retain(|one| one["$patch"] != "delete");
+        }
     }
     shared.apply(pod.clone());
     axum_json(&pod).into_response()

@@ -147,3 +147,42 @@ async fn what_pods_left_that_nobody_knows_is_removed_and_no_others() {
     assert_eq!(read(&inner, "cgroup.procs"), pid, "the next agent has not kept it");
     gone(machine.root.path(), "u3").await;
 }
+
+#[tokio::test]
+#[ignore = "run by just test-vm: it changes the machine's cgroups"]
+async fn a_running_container_gets_other_limits_but_none_below_what_it_uses() {
+    let machine = Machine::new().await;
+    let _agent = machine.agent().await;
+    let resources = |cpu: &str, memory: &str| {
+        let all = json!({"cpu": cpu, "memory": memory});
+        json!({"limits": all, "requests": all})
+    };
+    let containers = json!([machine.container("app", "waits", &resources("200m", "64Mi"))]);
+    machine.api.apply(pod("u4", "Guaranteed", &containers));
+    machine.api.status("u4", "/phase", "Running").await;
+    let outer = group("", "u4");
+    let inner = populated(&outer).await;
+    let resize = |resources: Value| {
+        let mut pod = machine.api.pod("u4").unwrap();
+        pod["spec"]["containers"][0]["resources"] = resources;
+        machine.api.apply(pod);
+    };
+    resize(resources("500m", "96Mi"));
+    let limit = (96 << 20).to_string();
+    on_disk("other limits", || read(&outer, "memory.max") == limit).await;
+    for folder in [&inner, &outer] {
+        assert_eq!(
+            (read(folder, "cpu.max"), read(folder, "memory.max")),
+            ("50000 100000".into(), limit.clone())
+        );
+    }
+    resize(resources("500m", "16Ki"));
+    let event = machine.api.until("ResizeError", |api| {
+        api.events().into_iter().find(|(reason, _)| reason == "ResizeError")
+    });
+    assert!(event.await.1.contains("memory cannot be limited to 16384 bytes"));
+    assert_eq!(read(&inner, "memory.max"), limit);
+    resize(resources("100m", "96Mi"));
+    on_disk("fewer CPUs", || read(&inner, "cpu.max") == "10000 100000").await;
+    assert!(!read(&inner, "cgroup.procs").is_empty(), "it has ended");
+}

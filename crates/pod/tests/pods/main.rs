@@ -22,6 +22,7 @@ mod objects;
 mod peer;
 mod programs;
 mod registry;
+mod resize;
 mod root;
 mod roots;
 mod shutdown;

@@ -1,9 +1,32 @@
 //! The memory limit.
 
-use nodule_sandbox_proto::Cause;
+use nodule_sandbox_proto::{Cause, Report, Request};
 
 use crate::guests::both;
 use crate::setup::Setup;
+
+/// Eight pages, and four times as many as soon as it may.
+const PATIENT: &str = r#"(module (memory 8)
+    (func (export "_start") (loop (br_if 0 (i32.eq (memory.grow (i32.const 24)) (i32.const -1))))))"#;
+
+#[test]
+fn the_agent_changes_the_limit_of_a_running_guest() {
+    const KIB: u64 = 1 << 10;
+    let sandbox = Setup::text(PATIENT).memory(1).start();
+    let mut agent = sandbox.connect();
+    agent.greet();
+    agent.started();
+    let used = 512 * KIB;
+    // A limit below what it has is not taken.
+    for (limit, wanted) in
+        [(256 * KIB, 1024 * KIB), (768 * KIB, 768 * KIB), (2048 * KIB, 2048 * KIB)]
+    {
+        agent.say(&Request::Limit { memory: Some(limit) });
+        let told = agent.hear();
+        assert_eq!(told, Some(Report::Limited { used, memory: Some(wanted) }), "{limit}");
+    }
+    assert_eq!(agent.ended().code, 0);
+}
 
 #[test]
 fn a_guest_that_dies_of_a_refused_growth_is_out_of_memory() {
