@@ -184,7 +184,7 @@ impl Running {
         let mut heard = Decoder::<Report>::new();
         loop {
             match heard.read(&mut stream)?.context("the sandbox closed its socket")? {
-                Report::Hello { .. } => {}
+                Report::Hello { .. } | Report::Limited { .. } => {}
                 Report::Started(started) => {
                     self.agent = Some(stream);
                     return Ok(started);

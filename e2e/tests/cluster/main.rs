@@ -17,6 +17,7 @@ mod outage;
 mod packagings;
 mod pod;
 mod probe;
+mod resize;
 mod restart;
 mod scale;
 mod statics;
