@@ -22,8 +22,14 @@ fn reports() -> Vec<Report> {
     vec![
         Report::Hello { version: VERSION, id: "ab".repeat(32) },
         Report::Started(Started { at: -1, missing: vec!["landlock".into()], served: None }),
+        Report::Limited { used: 1 << 40, memory: None },
         Report::Ended(Exit::new(Cause::OutOfMemory, "ünïcode\n", None, i64::MAX)),
     ]
+}
+
+fn requests() -> Vec<Request> {
+    let limit = Request::Limit { memory: Some(1 << 40) };
+    vec![Request::Hello { version: VERSION }, Request::Stop, limit]
 }
 
 #[test]
@@ -60,7 +66,7 @@ fn the_known_kinds_are_those_of_the_messages() {
         messages.iter().map(kind).collect()
     }
     assert_eq!(kinds(&reports()), Report::KINDS);
-    assert_eq!(kinds(&[Request::Hello { version: 1 }, Request::Stop]), Request::KINDS);
+    assert_eq!(kinds(&requests()), Request::KINDS);
 }
 
 #[test]
@@ -72,7 +78,9 @@ fn a_kind_from_a_newer_peer_names_both_versions() {
     let error = decoder.next().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "unknown message `dance` from a peer of version 7, this program knows version 2"
+        format!(
+            "unknown message `dance` from a peer of version 7, this program knows version {VERSION}"
+        )
     );
 }
 
