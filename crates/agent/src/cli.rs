@@ -81,6 +81,14 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "IP")]
     pub(crate) healthz_bind_address: Option<IpAddr>,
 
+    /// Which programs know credentials for images: a CredentialProviderConfig, or a folder of them.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) image_credential_provider_config: Option<PathBuf>,
+
+    /// Where these programs are.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) image_credential_provider_bin_dir: Option<PathBuf>,
+
     /// How many pods the node takes. [default: 110]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) max_pods: Option<u32>,

@@ -26,6 +26,7 @@ mod images;
 mod kubelet;
 mod network;
 mod nodule;
+mod providers;
 mod rates;
 mod shutdown;
 mod values;

@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::Inner;
+use crate::credential::{Credential, Origin, Secret, ServiceAccount};
 use crate::digest::Digest;
 use crate::image::Image;
-use crate::keyring::{Credential, Keyring};
+use crate::keyring::Keyring;
 use crate::reference::Reference;
 use crate::store::{StoreError, blocking};
 
@@ -29,51 +30,54 @@ pub enum Verification {
     Always,
 }
 
-/// Where credentials come from.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Secret {
-    /// The secret's namespace.
-    pub namespace: String,
-    /// The secret's name.
-    pub name: String,
-    /// The secret's UID.
-    pub uid: String,
-}
-
 /// What proved access to an image, by repository.
 pub(crate) type Proofs = BTreeMap<String, Proof>;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Proof {
-    /// The registry asked for no credentials.
+    /// The registry asked for no credentials, or took the node's own.
     everybody: bool,
     /// Secrets whose credentials were taken.
     secrets: BTreeSet<Secret>,
+    /// Service accounts for which a provider gave credentials that were taken.
+    #[serde(default)]
+    accounts: BTreeSet<ServiceAccount>,
     /// Hashes of credentials that were taken.
     credentials: BTreeSet<Digest>,
 }
 
 impl Proof {
     fn of(credential: Option<&Credential>) -> Self {
-        Self {
-            everybody: credential.is_none(),
-            secrets: credential
-                .and_then(|credential| credential.secret.clone())
-                .into_iter()
-                .collect(),
-            credentials: credential.map(hash).into_iter().collect(),
+        let mut proof = Self { everybody: credential.is_none(), ..Self::default() };
+        let Some(credential) = credential else { return proof };
+        match &credential.origin {
+            Origin::Unnamed => {}
+            Origin::Secret(secret) => _ = proof.secrets.insert(secret.clone()),
+            Origin::Node => proof.everybody = true,
+            Origin::Account(account) => _ = proof.accounts.insert(account.clone()),
         }
+        proof.credentials.insert(hash(credential));
+        proof
     }
 
     fn join(&mut self, other: Self) {
         self.everybody |= other.everybody;
         self.secrets.extend(other.secrets);
+        self.accounts.extend(other.accounts);
         self.credentials.extend(other.credentials);
+    }
+
+    /// Whether a pod may have the image for this proof.
+    fn permits(&self, keyring: &Keyring, image: &Reference) -> bool {
+        self.everybody
+            || keyring.account().is_some_and(|account| self.accounts.contains(account))
+            || keyring.credentials(image).into_iter().any(|credential| self.opens(credential))
     }
 
     /// A secret that has changed since is the same secret; other secrets may hold the same credentials.
     fn opens(&self, credential: &Credential) -> bool {
-        let is_secret = credential.secret.as_ref().is_some_and(|one| self.secrets.contains(one));
+        let is_secret =
+            matches!(&credential.origin, Origin::Secret(one) if self.secrets.contains(one));
         is_secret || self.credentials.contains(&hash(credential))
     }
 }
@@ -117,10 +121,7 @@ impl Inner {
         let Some(proofs) = self.store.proofs(&image.top)? else {
             return Ok(*policy == Verification::NeverPreloaded);
         };
-        Ok(proofs.get(&name).is_some_and(|proof| {
-            let mut own = keyring.credentials(&image.reference).into_iter();
-            proof.everybody || own.any(|credential| proof.opens(credential))
-        }))
+        Ok(proofs.get(&name).is_some_and(|proof| proof.permits(keyring, &image.reference)))
     }
 }
 
@@ -143,12 +144,13 @@ mod tests {
     use super::*;
 
     fn credential(name: Option<&str>, password: &str) -> Credential {
-        let secret = name.map(|name| Secret {
+        let secret = |name: &str| Secret {
             namespace: "ns".to_owned(),
             name: name.to_owned(),
             uid: "1".to_owned(),
-        });
-        Credential { username: "u".to_owned(), password: password.to_owned(), secret }
+        };
+        let origin = name.map_or(Origin::Unnamed, |name| Origin::Secret(secret(name)));
+        Credential::new("u", password).of(origin)
     }
 
     #[test]
@@ -165,6 +167,29 @@ mod tests {
         }
         let text = serde_json::to_string(&proof).unwrap();
         assert!(!text.contains("\"p\""), "{text}");
+    }
+
+    #[test]
+    fn what_the_nodes_own_credentials_opened_is_everybodys_and_an_accounts_is_the_accounts() {
+        let image = Reference::parse("r.io/a").unwrap();
+        let account = |uid: &str| ServiceAccount {
+            namespace: "ns".to_owned(),
+            name: "builder".to_owned(),
+            uid: uid.to_owned(),
+        };
+        let (nobody, mut same, mut anew) =
+            (Keyring::default(), Keyring::default(), Keyring::default());
+        same.set_account(account("1"));
+        anew.set_account(account("2"));
+        let of = |origin| Proof::of(Some(&Credential::new("u", "p").of(origin)));
+        for (proof, expected) in [
+            (of(Origin::Node), [true, true, true]),
+            (of(Origin::Account(account("1"))), [false, true, false]),
+            (of(Origin::Unnamed), [false, false, false]),
+        ] {
+            let permits = [&nobody, &same, &anew].map(|keyring| proof.permits(keyring, &image));
+            assert_eq!(permits, expected, "{proof:?}");
+        }
     }
 
     #[test]

@@ -8,8 +8,8 @@ use tokio::time::timeout;
 
 use crate::Patience;
 use crate::challenge::Challenge;
+use crate::credential::Credential;
 use crate::error::Problem;
-use crate::keyring::Credential;
 use crate::reference::Reference;
 use crate::transport::{self, Security};
 
@@ -183,11 +183,7 @@ mod tests {
 
     fn account(password: Option<&str>, security: Security) -> Account {
         let reference = Reference::parse("reg.example/team/app").unwrap();
-        let credential = password.map(|password| Credential {
-            username: "u".to_owned(),
-            password: password.to_owned(),
-            secret: None,
-        });
+        let credential = password.map(|password| Credential::new("u", password));
         Account::new(&reference, credential.as_ref(), security)
     }
 

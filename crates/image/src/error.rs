@@ -27,12 +27,14 @@ impl PullError {
         Self { image, registry, problem, earlier }
     }
 
+    /// Whether nobody was asked, because this node has pulled too many images of late (`registryPullQPS`).
+    pub fn is_throttled(&self) -> bool {
+        matches!(self.problem, Problem::TooOften)
+    }
+
     /// The `reason` of a container that waits because of this, in the kubelet's words.
     pub fn reason(&self) -> &'static str {
-        if self.problem.is_unreachable() {
-            return "RegistryUnavailable";
-        }
-        if matches!(self.problem, Problem::Store(_)) { "ImageInspectError" } else { "ErrImagePull" }
+        if self.problem.is_unreachable() { "RegistryUnavailable" } else { "ErrImagePull" }
     }
 }
 
@@ -94,6 +96,9 @@ pub(crate) enum Problem {
     NotWasmInside { found: &'static str },
     #[error("mirror {mirror}: {problem}")]
     Mirror { mirror: String, problem: Box<Problem> },
+    /// In the kubelet's words.
+    #[error("pull QPS exceeded")]
+    TooOften,
     #[error("no server may be asked for it")]
     Nobody,
     #[error("no TLS: {cause}")]
@@ -153,6 +158,9 @@ impl Problem {
             Self::BadRealm { .. } => "check the registry's configuration of token authentication",
             Self::InsecureRealm { .. } => "the registry's token service must use https",
             Self::Busy { .. } => "it will be asked again",
+            Self::TooOften => {
+                "it will be pulled later; registryPullQPS and registryBurst of this node say how often"
+            }
             Self::Unreachable { .. } => {
                 "check that the registry runs and that this node reaches it"
             }

@@ -2,13 +2,12 @@
 //! (Kubernetes documentation, "Interpretation of config.json").
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde::Deserialize;
 
-use crate::access::Secret;
+use crate::credential::{Credential, Origin, Secret, ServiceAccount};
 use crate::glob;
 use crate::reference::Reference;
 
@@ -18,17 +17,31 @@ const HUB: &str = "index.docker.io";
 /// The credentials of one pod. The default has none: pulls are anonymous.
 #[derive(Debug, Clone, Default)]
 pub struct Keyring {
-    /// By normalised key (`host[:port][/path]`), each in the order in which they were added.
-    entries: BTreeMap<String, Vec<Credential>>,
+    secrets: Ring,
+    /// What providers gave; it is tried after the secrets.
+    provided: Ring,
+    /// The pod's service account, where a provider wants to know it.
+    account: Option<ServiceAccount>,
 }
 
-/// A user name and password for a registry. Its debug form hides the password.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Credential {
-    pub(crate) username: String,
-    pub(crate) password: String,
-    /// Where it comes from, if that is a secret of the cluster.
-    pub(crate) secret: Option<Secret>,
+/// By normalised key (`host[:port][/path]`), each in the order in which they were added.
+#[derive(Debug, Clone, Default)]
+struct Ring(BTreeMap<String, Vec<Credential>>);
+
+impl Ring {
+    fn add(&mut self, registry: &str, credential: Credential) {
+        self.0.entry(normalised(registry)).or_default().push(credential);
+    }
+
+    fn credentials(&self, image: &Reference) -> Vec<&Credential> {
+        let name = image.name();
+        let matching = self.0.iter().rev().filter(|(key, _)| opens(key, &name));
+        let found: Vec<_> = matching.flat_map(|(_, credentials)| credentials).collect();
+        if found.is_empty() && image.registry() == "docker.io" {
+            return self.0.get(HUB).into_iter().flatten().collect();
+        }
+        found
+    }
 }
 
 impl Keyring {
@@ -70,22 +83,30 @@ impl Keyring {
         for (registry, entry) in entries {
             let credential = entry
                 .credential()
-                .map(|credential| Credential { secret: secret.cloned(), ..credential })
                 .ok_or_else(|| SecretError::Auth { key, registry: registry.clone() })?;
-            self.entries.entry(normalised(&registry)).or_default().push(credential);
+            let origin = secret.cloned().map_or(Origin::Unnamed, Origin::Secret);
+            self.secrets.add(&registry, credential.of(origin));
         }
         Ok(())
     }
 
-    /// Everything that may open the image's repository, the most specific first.
+    /// Says whose pod this is: what was pulled for the same account is the pod's too.
+    pub fn set_account(&mut self, account: ServiceAccount) {
+        self.account = Some(account);
+    }
+
+    pub(crate) fn account(&self) -> Option<&ServiceAccount> {
+        self.account.as_ref()
+    }
+
+    /// Adds what a provider gave, under the key that it said.
+    pub(crate) fn add_provided(&mut self, key: &str, credential: Credential) {
+        self.provided.add(key, credential);
+    }
+
+    /// Everything that may open the image's repository, the most specific first, and what providers gave last.
     pub(crate) fn credentials(&self, image: &Reference) -> Vec<&Credential> {
-        let name = image.name();
-        let matching = self.entries.iter().rev().filter(|(key, _)| opens(key, &name));
-        let found: Vec<_> = matching.flat_map(|(_, credentials)| credentials).collect();
-        if found.is_empty() && image.registry() == "docker.io" {
-            return self.entries.get(HUB).into_iter().flatten().collect();
-        }
-        found
+        [&self.secrets, &self.provided].iter().flat_map(|ring| ring.credentials(image)).collect()
     }
 }
 
@@ -116,21 +137,13 @@ struct Entry {
 impl Entry {
     fn credential(self) -> Option<Credential> {
         if self.auth.is_empty() {
-            return Some(Credential {
-                username: self.username,
-                password: self.password,
-                secret: None,
-            });
+            return Some(Credential::new(&self.username, &self.password));
         }
         let auth = self.auth.trim();
         let bytes = STANDARD.decode(auth).or_else(|_| STANDARD_NO_PAD.decode(auth)).ok()?;
         let text = String::from_utf8(bytes).ok()?;
         let (username, password) = text.split_once(':')?;
-        Some(Credential {
-            username: username.to_owned(),
-            password: password.to_owned(),
-            secret: None,
-        })
+        Some(Credential::new(username, password))
     }
 }
 
@@ -149,7 +162,7 @@ fn normalised(registry: &str) -> String {
 /// Whether the credentials under `key` are meant for the repository `name`.
 ///
 /// The path is a plain prefix, without regard to `/`: `reg/team` opens `reg/teammate/x`.
-fn opens(key: &str, name: &str) -> bool {
+pub(crate) fn opens(key: &str, name: &str) -> bool {
     let ((key_host, key_path), (host, path)) = (split_path(key), split_path(name));
     let ((key_labels, key_port), (labels, port)) = (split_port(key_host), split_port(host));
     key_port == port
@@ -167,12 +180,6 @@ fn split_path(name: &str) -> (&str, &str) {
 
 fn split_port(host: &str) -> (&str, &str) {
     host.rsplit_once(':').unwrap_or((host, ""))
-}
-
-impl fmt::Debug for Credential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credential").field("username", &self.username).finish_non_exhaustive()
-    }
 }
 
 /// A pull secret that cannot be read.

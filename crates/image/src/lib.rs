@@ -26,12 +26,16 @@ mod challenge;
 mod classify;
 mod clients;
 mod compile;
+mod credential;
 mod digest;
 mod download;
 mod error;
 mod fetch;
 mod files;
 mod flight;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod gc;
 mod glob;
 mod holds;
@@ -44,7 +48,9 @@ mod manifest;
 mod partial;
 mod platform;
 mod program;
+mod provider;
 mod pull;
+mod rate;
 mod reference;
 mod registry;
 mod retry;
@@ -55,15 +61,18 @@ mod transport;
 mod tree;
 mod wasm;
 
-pub use access::{Secret, Verification};
+pub use access::Verification;
 pub use classify::Packaging;
 pub use compile::{CompileError, Compiled};
+pub use credential::{Secret, ServiceAccount};
 pub use error::PullError;
 pub use gc::{Collect, Collected};
 pub use image::{Image, Settings};
 pub use import::{ImportError, Local};
 pub use keyring::{Keyring, SecretError};
 pub use program::{Program, ProgramError};
+pub use provider::{Identity, Provider, ProviderError, TokenAttributes, TokenCache};
+pub use rate::PullRate;
 pub use reference::{InvalidReference, Reference};
 pub use retry::Retry;
 pub use store::StoreError;
@@ -75,6 +84,8 @@ use flight::Flights;
 use gc::Uses;
 use holds::Holds;
 use program::Programs;
+use provider::Answers;
+use rate::{Rate, Underway};
 use store::{Store, blocking};
 
 const USER_AGENT: &str = concat!("nodule/", env!("CARGO_PKG_VERSION"));
@@ -94,10 +105,14 @@ pub struct Config {
     pub compile: CompileLimits,
     /// Downloads at the same time.
     pub parallel_pulls: usize,
+    /// How often images are pulled.
+    pub rate: PullRate,
     /// When unused images are removed.
     pub collect: Collect,
     /// Which images that are here need a proof of access.
     pub verification: Verification,
+    /// Programs that know credentials, in the order in which they are asked.
+    pub providers: Vec<Provider>,
     /// How large content may be.
     pub limits: Limits,
     /// How long a registry is waited for.
@@ -156,6 +171,8 @@ pub struct Patience {
     pub answer: Duration,
     /// For the next bytes of an answer.
     pub idle: Duration,
+    /// For a provider of credentials, which is not a registry but may ask one.
+    pub provider: Duration,
 }
 
 impl Config {
@@ -168,8 +185,10 @@ impl Config {
             compiler,
             compile: CompileLimits::default(),
             parallel_pulls: 4,
+            rate: PullRate::default(),
             collect: Collect::default(),
             verification: Verification::default(),
+            providers: Vec::new(),
             limits: Limits::default(),
             patience: Patience::default(),
             retry: Retry::default(),
@@ -198,6 +217,7 @@ impl Default for Patience {
             connect: Duration::from_secs(10),
             answer: Duration::from_secs(30),
             idle: Duration::from_secs(60),
+            provider: Duration::from_secs(60),
         }
     }
 }
@@ -212,6 +232,9 @@ struct Inner {
     clients: Clients,
     /// What was compiled for the engine that the compiler named at the start.
     cache: Arc<Cache>,
+    /// How many pulls have begun of late, and which have not ended.
+    rate: Rate,
+    underway: Underway,
     /// Slots for downloads.
     pulls: Semaphore,
     /// Slots for compilations.
@@ -224,6 +247,8 @@ struct Inner {
     trees: Flights,
     /// By image.
     proofs: Flights,
+    /// What providers said, and who asks them now.
+    answers: Answers,
     /// Programs that were looked at among an image's files, which never change.
     programs: Programs,
     /// What must not be removed now.
@@ -257,12 +282,15 @@ impl Images {
             store,
             cache,
             clients: Clients::default(),
+            rate: Rate::default(),
+            underway: Underway::default(),
             pulls: Semaphore::new(config.parallel_pulls.max(1)),
             compilers: Semaphore::new(config.compile.parallel.max(1)),
             downloads: Flights::default(),
             compilations: Flights::default(),
             trees: Flights::default(),
             proofs: Flights::default(),
+            answers: Answers::default(),
             programs: Programs::default(),
             holds: Holds::default(),
             uses: Uses::default(),
@@ -289,7 +317,31 @@ impl Images {
         self.0.permits(image, keyring)
     }
 
+    /// Whether one of the providers for this image wants to know the pod's service account.
+    pub fn wants_account(&self, reference: &Reference) -> bool {
+        self.0.wants_account(reference)
+    }
+
+    /// Asks the providers for this image, and adds what they give to the keyring. `token` gets a token of the pod's
+    /// service account for an audience, for those that want one.
+    ///
+    /// A provider that fails gives nothing: the pull goes on with what there is.
+    pub async fn provide<F>(
+        &self,
+        reference: &Reference,
+        keyring: &mut Keyring,
+        pod: Option<&Identity>,
+        token: impl Fn(String) -> F,
+    ) -> Vec<ProviderError>
+    where
+        F: Future<Output = Result<String, String>>,
+    {
+        self.0.provide(reference, keyring, pod, token).await
+    }
+
     /// Asks the registry what a name means and downloads what is not here.
+    ///
+    /// A pull beyond the rate ends as soon as no other one of the same name is under way: the image may be here then.
     ///
     /// # Errors
     /// [`PullError`] says what a user can do.

@@ -47,8 +47,15 @@ impl Partial {
         Ok(self)
     }
 
+    /// What found no room is given up: the beginning of a blob must not be what keeps a disk full.
     pub(crate) fn write(mut self, piece: &[u8]) -> Result<Self, StoreError> {
-        self.file.write_all(piece).map_err(StoreError::on("write", &self.path))?;
+        let written = self.file.write_all(piece);
+        if let Err(error) = &written
+            && matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+        {
+            remove(&self.path)?;
+        }
+        written.map_err(StoreError::on("write", &self.path))?;
         self.hasher.update(piece);
         self.len += piece.len() as u64;
         Ok(self)

@@ -4,10 +4,11 @@
 //! image. Blobs are then downloaded once, by whoever comes first.
 
 use crate::Inner;
+use crate::credential::Credential;
 use crate::error::{Problem, PullError};
 use crate::hosts::{self, Host};
 use crate::image::Image;
-use crate::keyring::{Credential, Keyring};
+use crate::keyring::Keyring;
 use crate::reference::Reference;
 use crate::registry::Repository;
 use crate::store::blocking;
@@ -20,6 +21,11 @@ impl Inner {
         keyring: &Keyring,
     ) -> Result<Image, PullError> {
         let failed = |problem, earlier| PullError::new(reference, problem, earlier);
+        if !self.rate.admits(self.config.rate) {
+            self.underway.ended(reference).await;
+            return Err(failed(Problem::TooOften, Vec::new()));
+        }
+        let _mark = self.underway.mark(reference);
         let is_plain = self.config.plain_http.iter().any(|host| host == reference.registry());
         let hosts = hosts::hosts(self.config.hosts.as_deref(), reference, is_plain);
         let hosts = hosts.map_err(|error| failed(error.into(), Vec::new()))?;

@@ -10,10 +10,10 @@ use reqwest::header::{ACCEPT, CONTENT_RANGE, HeaderValue, RANGE};
 use reqwest::{Response, StatusCode, Url};
 
 use crate::auth::{Account, authorized};
+use crate::credential::Credential;
 use crate::digest::Digest;
 use crate::error::Problem;
 use crate::hosts::{Host, Trust};
-use crate::keyring::Credential;
 use crate::layout::Layout;
 use crate::reference::Reference;
 use crate::retry::Retry;

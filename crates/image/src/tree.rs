@@ -62,7 +62,7 @@ pub(crate) fn grow(
     grown.inspect_err(|_| drop(fs::remove_dir_all(&scratch)))
 }
 
-fn fill(folder: &Path, layers: &[Layer], limits: &Limits) -> Result<(), TreeError> {
+pub(crate) fn fill(folder: &Path, layers: &[Layer], limits: &Limits) -> Result<(), TreeError> {
     let make = |error: std::io::Error| TreeError::Store(StoreError::on("create", folder)(error));
     fs::create_dir(folder).map_err(make)?;
     let root = Root::open(folder).map_err(make)?;

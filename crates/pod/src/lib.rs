@@ -24,6 +24,7 @@ mod condition;
 mod conversation;
 mod correlate;
 mod crash;
+mod credentials;
 mod ending;
 mod env;
 mod envfile;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::api::Api;
+use k8s_openapi::api::core::v1::Pod;
 use nodule_image::{CompileError, Compiled, Image, Images, Keyring, Program, Reference};
 
+use crate::credentials;
 use crate::events::{Events, Kind};
 use crate::host::Host;
 use crate::restart::{FIRST, LONGEST, later};
@@ -154,30 +154,7 @@ pub(crate) async fn fetch(host: Arc<Host>, pod: Arc<Pod>, asked: Asked) -> Outco
         );
         teller.fail("InspectFailed", Waiting { reason: "InvalidImageName", message })
     })?;
-    let keyring = keyring(&host, &teller).await?;
-    let present = match host.images.find(&reference).filter(|_| asked.policy != "Always") {
-        Some(image) => permitted(&host, image, &keyring, &teller)?,
-        None => None,
-    };
-    let image = match (asked.policy.as_str(), present) {
-        (_, Some(image)) => {
-            let message =
-                format!("Container image \"{}\" already present on machine", asked.want.image);
-            teller.say(Kind::Normal, "Pulled", &message);
-            image
-        }
-        // An image that the pod may not use is as one that is not there: who may not have it learns nothing of it.
-        ("Never", None) => {
-            let message = format!(
-                "Container image \"{}\" is not present with pull policy of Never",
-                asked.want.image
-            );
-            return Err(
-                teller.fail("ErrImageNeverPull", Waiting { reason: "ErrImageNeverPull", message })
-            );
-        }
-        _ => pull(&host, &reference, &keyring, &teller).await?,
-    };
+    let image = get(&host, &pod, &reference, &teller).await?;
     let (argv0, cwd) = (asked.want.argv0(&image), asked.want.cwd(&image));
     let program = host.images.program(&image, &argv0, &cwd).await.map_err(|error| {
         let message = format!("image \"{}\": {}", asked.want.image, chain(&error));
@@ -185,6 +162,53 @@ pub(crate) async fn fetch(host: Arc<Host>, pod: Arc<Pod>, asked: Asked) -> Outco
     })?;
     let compiled = compile(&host.images, &image, &program, &teller).await?;
     Ok(Ready { image, compiled, argv0, cwd })
+}
+
+/// The image by its policy, with the pod's credentials.
+async fn get(
+    host: &Arc<Host>,
+    pod: &Arc<Pod>,
+    reference: &Reference,
+    teller: &Teller<'_>,
+) -> Result<Image, Waiting> {
+    let Asked { want, policy, .. } = teller.asked;
+    let mut keyring = credentials::keyring(host, teller).await?;
+    let identity = credentials::identity(host, pod, reference, &mut keyring).await;
+    if let Some(image) = present(host, reference, &keyring, teller)? {
+        return Ok(image);
+    }
+    // An image that the pod may not use is as one that is not there: who may not have it learns nothing of it.
+    if policy == "Never" {
+        let message =
+            format!("Container image \"{}\" is not present with pull policy of Never", want.image);
+        return Err(
+            teller.fail("ErrImageNeverPull", Waiting { reason: "ErrImageNeverPull", message })
+        );
+    }
+    let (identity, unknown) = identity.map_or_else(|why| (None, Some(why)), |one| (one, None));
+    let provide = credentials::provide(host, pod, reference, &mut keyring, identity.as_ref());
+    let failed: Vec<_> = unknown.into_iter().chain(provide.await).collect();
+    pull(host, reference, &keyring, &failed, teller).await
+}
+
+/// The image that is here already, if the policy lets it be taken and the pod may use it.
+fn present(
+    host: &Host,
+    reference: &Reference,
+    keyring: &Keyring,
+    teller: &Teller<'_>,
+) -> Result<Option<Image>, Waiting> {
+    let Asked { want, policy, .. } = teller.asked;
+    let found = host.images.find(reference).filter(|_| policy != "Always");
+    let permitted = match found {
+        Some(image) => permitted(host, image, keyring, teller)?,
+        None => None,
+    };
+    if permitted.is_some() {
+        let message = format!("Container image \"{}\" already present on machine", want.image);
+        teller.say(Kind::Normal, "Pulled", &message);
+    }
+    Ok(permitted)
 }
 
 /// The image, if the pod has proven that it may use it, or need not.
@@ -208,6 +232,7 @@ async fn pull(
     host: &Host,
     reference: &Reference,
     keyring: &Keyring,
+    providers: &[String],
     teller: &Teller<'_>,
 ) -> Result<Image, Waiting> {
     let name = &teller.asked.want.image;
@@ -224,51 +249,22 @@ async fn pull(
             Ok(image)
         }
         Err(error) => {
-            let message = format!("Failed to pull image \"{name}\": {}", chain(&error));
-            let waiting = Waiting { reason: error.reason(), message: chain(&error) };
+            // Another pod may have pulled it meanwhile.
+            if error.is_throttled()
+                && let Some(image) = present(host, reference, keyring, teller)?
+            {
+                return Ok(image);
+            }
+            // What a provider could not give may be why.
+            let failed = providers.iter().map(|failure| format!(" ({failure})"));
+            let cause = chain(&error) + &failed.collect::<String>();
+            let message = format!("Failed to pull image \"{name}\": {cause}");
+            let waiting = Waiting { reason: error.reason(), message: cause };
             teller.say(Kind::Warning, "Failed", &message);
             teller.say(Kind::Warning, "Failed", &format!("Error: {}", waiting.reason));
             Err(waiting)
         }
     }
-}
-
-/// The pod's credentials. A secret that is not there is told and skipped; one that does not parse fails the pull.
-async fn keyring(host: &Host, teller: &Teller<'_>) -> Result<Keyring, Waiting> {
-    let pod = teller.pod;
-    // A node that stands alone has no secrets of this kind.
-    let Some(client) = host.client.clone() else { return Ok(Keyring::default()) };
-    let api: Api<Secret> =
-        Api::namespaced(client, pod.metadata.namespace.as_deref().unwrap_or_default());
-    let mut keyring = Keyring::default();
-    let secrets = pod.spec.iter().flat_map(|spec| spec.image_pull_secrets.iter().flatten());
-    for name in secrets.map(|secret| secret.name.as_str()).filter(|name| !name.is_empty()) {
-        host.rate.turn().await;
-        let secret = match api.get(name).await {
-            Ok(secret) => secret,
-            Err(error) => {
-                let message = format!(
-                    "Unable to retrieve some image pull secrets ({name}); attempting to pull the image may not succeed. ({error})"
-                );
-                teller.say(Kind::Warning, "FailedToRetrieveImagePullSecret", &message);
-                continue;
-            }
-        };
-        let of = nodule_image::Secret {
-            namespace: secret.metadata.namespace.unwrap_or_default(),
-            name: secret.metadata.name.unwrap_or_default(),
-            uid: secret.metadata.uid.unwrap_or_default(),
-        };
-        let data = secret.data.unwrap_or_default();
-        let entries = data.iter().map(|(key, value)| (key.as_str(), value.0.as_slice()));
-        keyring
-            .add_secret_of(Some(&of), secret.type_.as_deref().unwrap_or_default(), entries)
-            .map_err(|error| {
-                let message = format!("image pull secret \"{name}\": {}", chain(&error));
-                teller.fail("Failed", Waiting { reason: "ErrImagePull", message })
-            })?;
-    }
-    Ok(keyring)
 }
 
 async fn compile(
@@ -298,18 +294,18 @@ async fn compile(
 }
 
 /// Tells what becomes of an image, as Events of the container that asked.
-struct Teller<'a> {
+pub(crate) struct Teller<'a> {
     events: &'a Events,
-    pod: &'a Pod,
+    pub(crate) pod: &'a Pod,
     asked: &'a Asked,
 }
 
 impl Teller<'_> {
-    fn say(&self, kind: Kind, reason: &'static str, message: &str) {
+    pub(crate) fn say(&self, kind: Kind, reason: &'static str, message: &str) {
         self.events.say(self.pod, Some(self.asked.field.clone()), kind, reason, message);
     }
 
-    fn fail(&self, reason: &'static str, waiting: Waiting) -> Waiting {
+    pub(crate) fn fail(&self, reason: &'static str, waiting: Waiting) -> Waiting {
         let message = if reason == "Failed" {
             format!("Error: {}", waiting.message)
         } else {

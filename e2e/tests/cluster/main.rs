@@ -7,6 +7,7 @@
 
 mod config;
 mod crash;
+mod credentials;
 mod guests;
 mod harness;
 mod http;

@@ -8,7 +8,8 @@ use nodule_node::quantity;
 
 use super::kubelet::{Kubelet, Verification};
 use super::nodule::Compile;
-use super::{File, Host, program, users};
+use super::providers::providers;
+use super::{File, Host, program, rates, users};
 use crate::cli::Arguments;
 
 /// Where containerd's files about registries are, unless the configuration says it. It need not be there.
@@ -29,8 +30,19 @@ pub(super) fn images(arguments: &Arguments, file: &File, host: &Host) -> Result<
         "field \"compile.user\": use a user that is not of `podUsers`"
     );
     images.parallel_pulls = parallel_pulls(&file.kubelet, images.parallel_pulls)?;
+    images.rate = rates::pulls(&file.kubelet);
     images.collect = collect(&file.kubelet)?;
     images.verification = verification(&file.kubelet)?;
+    images.providers = providers(
+        arguments
+            .image_credential_provider_config
+            .as_deref()
+            .or(nodule.image_credential_provider_config_file.as_deref()),
+        arguments
+            .image_credential_provider_bin_dir
+            .as_deref()
+            .or(nodule.image_credential_provider_bin_dir.as_deref()),
+    )?;
     Ok(images)
 }
 

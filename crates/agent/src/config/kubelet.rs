@@ -58,6 +58,9 @@ pub(crate) struct Kubelet {
     pub(crate) provider_id: Option<String>,
     pub(crate) register_node: Option<bool>,
     pub(crate) register_with_taints: Option<Vec<Taint>>,
+    pub(crate) registry_burst: Option<u32>,
+    #[serde(rename = "registryPullQPS")]
+    pub(crate) registry_pull_qps: Option<u32>,
     /// An empty path is said too: no names.
     pub(crate) resolv_conf: Option<PathBuf>,
     pub(crate) serialize_image_pulls: Option<bool>,

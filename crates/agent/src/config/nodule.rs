@@ -13,6 +13,10 @@ pub(crate) struct Nodule {
     pub(crate) plain_http_registries: Vec<String>,
     /// The folder of containerd's `hosts.toml` files; without it, `/etc/nodule/certs.d`.
     pub(crate) registry_config_path: Option<PathBuf>,
+    /// The kubelet's `CredentialProviderConfig`, or a folder of them.
+    pub(crate) image_credential_provider_config_file: Option<PathBuf>,
+    /// Where the programs lie that it names.
+    pub(crate) image_credential_provider_bin_dir: Option<PathBuf>,
     /// `nodule-sandbox`; without it, the one beside this program.
     pub(crate) sandbox_path: Option<PathBuf>,
     /// `nodule-compile`; without it, the one beside this program.

@@ -1,5 +1,6 @@
 //! How often the API server is asked, under the kubelet's names and with its defaults.
 
+use nodule_image::PullRate;
 use nodule_pod::Limit;
 
 use super::kubelet::Kubelet;
@@ -26,10 +27,36 @@ pub(super) fn events(kubelet: &Kubelet) -> Limit {
     Limit { qps, burst: burst.unwrap_or(default.burst) }
 }
 
+/// `registryPullQPS` and `registryBurst`. Here too 0 means no limit.
+pub(super) fn pulls(kubelet: &Kubelet) -> PullRate {
+    let default = PullRate::default();
+    let qps = match kubelet.registry_pull_qps {
+        None => default.qps,
+        Some(qps) => Some(qps).filter(|qps| *qps > 0),
+    };
+    let burst = kubelet.registry_burst.filter(|burst| *burst > 0);
+    PullRate { qps, burst: burst.unwrap_or(default.burst) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::File;
     use super::*;
+
+    #[test]
+    fn pulls_are_as_many_as_the_kubelets() {
+        for (fields, qps, burst) in [
+            ("", Some(5), 10),
+            ("registryPullQPS: 0\nregistryBurst: 0\n", None, 10),
+            ("registryPullQPS: 7\nregistryBurst: 8\n", Some(7), 8),
+        ] {
+            let text = format!(
+                "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n{fields}"
+            );
+            let rate = pulls(&File::parse(&text).unwrap().kubelet);
+            assert_eq!((rate.qps, rate.burst), (qps, burst), "{fields}");
+        }
+    }
 
     #[test]
     fn rates_are_the_kubelets() {
@@ -51,7 +78,12 @@ mod tests {
         ] {
             assert_eq!(of(fields), expected, "{fields}");
         }
-        for wrong in ["eventRecordQPS: -1\n", "eventBurst: -1\n", "kubeAPIBurst: -1\n"] {
+        for wrong in [
+            "eventRecordQPS: -1\n",
+            "eventBurst: -1\n",
+            "kubeAPIBurst: -1\n",
+            "registryPullQPS: -1\n",
+        ] {
             let text = format!(
                 "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n{wrong}"
             );

@@ -8,17 +8,23 @@ mod collections;
 #[cfg(test)]
 mod compilations;
 #[cfg(test)]
+mod disks;
+#[cfg(test)]
 mod endings;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod imports;
 #[cfg(test)]
+mod kills;
+#[cfg(test)]
 mod layers;
 #[cfg(test)]
 mod mirrors;
 #[cfg(test)]
 mod node;
+#[cfg(test)]
+mod providers;
 #[cfg(test)]
 mod pulls;
 #[cfg(test)]

@@ -77,6 +77,7 @@ pub(crate) async fn open(config: Config) -> Images {
 pub(crate) fn config(root: &Path) -> Config {
     let mut config = Config::new(PathBuf::from(root), compiler());
     let none = Duration::ZERO;
+    config.rate.qps = None;
     config.retry = Retry { tries: 3, first: none, longest: none, longest_asked: none };
     config
 }

@@ -1,9 +1,11 @@
 //! Pulls from a registry that behaves.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures::future::join_all;
-use nodule_image::{Kind, Packaging};
+use futures::poll;
+use nodule_image::{Kind, Packaging, PullRate};
 use serde_json::json;
 use tokio::sync::Notify;
 
@@ -179,6 +181,32 @@ async fn no_more_downloads_run_at_once_than_are_allowed() {
     }
 
     assert_eq!(registry.most_at_once(), 2);
+}
+
+#[tokio::test]
+async fn a_pull_beyond_the_rate_fails_once_nobody_else_pulls_the_same() {
+    let registry = Registry::start().await;
+    registry.artifact("app", "1", &module(""));
+    registry.artifact("other", "1", &module("other"));
+    let rate = PullRate { qps: Some(1), burst: 1 };
+    let node = Node::with(&registry, |config| config.rate = rate).await;
+    let (go, name) = (Arc::new(Notify::new()), format!("{}/app:1", registry.host));
+    registry.fail("app/manifests/1", [Fault::After(go.clone())]);
+    let (mut first, mut second) = (pin!(node.pull(&name)), pin!(node.pull(&name)));
+
+    // Nothing is awaited meanwhile: no time passes.
+    tokio::time::pause();
+    assert!(poll!(&mut first).is_pending() && poll!(&mut second).is_pending());
+    let other = node.pull(&format!("{}/other:1", registry.host)).await.unwrap_err();
+    tokio::time::resume();
+
+    assert!(other.is_throttled() && other.to_string().contains("pull QPS exceeded"), "{other}");
+    assert_eq!(other.reason(), "ErrImagePull");
+    assert!(poll!(&mut second).is_pending(), "the first is under way");
+    go.notify_one();
+    first.await.unwrap();
+    assert!(second.await.unwrap_err().is_throttled() && node.find(&name).is_some());
+    assert_eq!(registry.seen("app/manifests").len(), 1);
 }
 
 #[tokio::test]

@@ -203,6 +203,8 @@ async fn an_evil_layer_is_refused_with_its_reason() {
         (app().file("f", b"").file("f/x", b""), "cannot be made"),
         (app().entry("big", EntryType::Regular, "", 1 << 40), "more than 4294967296 bytes"),
         (app().entry("cut", EntryType::Regular, "", 9999), "cut off"),
+        (app().entry("short", EntryType::Regular, "", 1).padded(&[7; 1024]), "no tar archive"),
+        (app().symlink("dev", "/dev").file("dev/null/x", b""), "cannot be made"),
         (Layer::default().padded(b"<html>"), "no tar archive"),
         (app().file("zeros", &vec![0; 64 << 20]), "decompression bomb"),
     ] {

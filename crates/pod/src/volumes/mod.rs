@@ -9,7 +9,7 @@ mod claim;
 mod job;
 mod mounts;
 mod project;
-mod token;
+pub(crate) mod token;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

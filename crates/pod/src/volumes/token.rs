@@ -143,6 +143,12 @@ fn renewal(now: Timestamp, expires: Timestamp, jitter: SignedDuration) -> Timest
     now.saturating_add(age.max(AGAIN)).unwrap_or(expires)
 }
 
+/// A token of the pod's account for one audience, which is not kept.
+pub(crate) async fn fresh(host: &Host, pod: &Pod, audience: String) -> Result<String, String> {
+    let wish = Wish { audience, seconds: SECONDS };
+    ask(host, pod, &wish, Timestamp::now()).await.map(|token| token.text)
+}
+
 async fn ask(host: &Host, pod: &Pod, wish: &Wish, now: Timestamp) -> Result<Token, String> {
     let meta = &pod.metadata;
     let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
