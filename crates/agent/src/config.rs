@@ -1,7 +1,6 @@
 //! From flags and file to what each crate needs: parsed and checked once, here.
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -12,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use k8s_openapi::api::core::v1::Taint;
 use nodule_api::{Authorization, Pem, Tls};
-use nodule_node::{Periods, Reserved, Thresholds, quantity};
+use nodule_node::{Periods, Reserved, quantity};
 
 use crate::{
     cli::{Arguments, LogFormat},
@@ -20,6 +19,7 @@ use crate::{
     statics::Places,
 };
 
+mod eviction;
 mod fields;
 mod file;
 mod images;
@@ -370,7 +370,7 @@ fn node(
         provider_id: kubelet.provider_id.clone().filter(|id| !id.is_empty()),
         max_pods: arguments.max_pods.or(kubelet.max_pods).unwrap_or(MAX_PODS),
         reserved: reserved(kubelet)?,
-        eviction: eviction(&kubelet.eviction_hard)?,
+        eviction: eviction::thresholds(kubelet)?,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         periods: periods(kubelet)?,
     })
@@ -402,13 +402,6 @@ fn reserved(kubelet: &Kubelet) -> Result<Reserved> {
         memory: kube.memory.saturating_add(system.memory),
         storage: kube.storage.saturating_add(system.storage),
     })
-}
-
-fn eviction(map: &Option<BTreeMap<String, String>>) -> Result<Thresholds> {
-    match map.as_ref().filter(|map| !map.is_empty()) {
-        Some(map) => values::thresholds(map).context("field \"evictionHard\""),
-        None => Ok(Thresholds::default()),
-    }
 }
 
 /// As for the kubelet, a status that is computed at a rate of its own is also sent at that rate.
@@ -699,6 +692,7 @@ mod tests {
             (&[], "registerWithTaints:\n- key: a\n  effect: x\n", "use NoSchedule"),
             (&[], "kubeReserved:\n  gpu: 1\n", "kubeReserved"),
             (&[], "evictionHard:\n  memory: 1\n", "evictionHard"),
+            (&[], "evictionSoft:\n  memory.available: 1Gi\n", "field \"evictionSoftGracePeriod\""),
             (&[], "containerLogMaxSize: big\n", "containerLogMaxSize"),
             (&[], "containerLogMaxFiles: 1\n", "use 2 or more"),
             (&[], "serializeImagePulls: true\nmaxParallelImagePulls: 2\n", "maxParallelImagePulls"),

@@ -24,5 +24,10 @@ fn starved(short: &nodule_node::Starved) -> Starved {
         OfNode::Inodes => Resource::Inodes,
         OfNode::Pids => Resource::Pids,
     };
-    Starved { resource, threshold: short.threshold, available: short.available }
+    Starved {
+        resource,
+        threshold: short.threshold,
+        available: short.available,
+        longest_grace: short.longest_grace,
+    }
 }

@@ -2,6 +2,8 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
 use k8s_openapi::api::core::v1::Taint;
 
+use crate::pressure::Resource;
+
 /// What the Node is to be. Parsed and checked by the binary.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -31,7 +33,7 @@ pub struct Config {
     pub max_pods: u32,
     /// What is kept from pods for the system and the agent (`kubeReserved` and `systemReserved`, summed).
     pub reserved: Reserved,
-    /// Hard eviction thresholds: subtracted from allocatable; below them the node is under pressure.
+    /// Below these the node is under pressure and evicts pods; the hard ones are subtracted from allocatable.
     pub eviction: Thresholds,
     /// The version of nodule, for `containerRuntimeVersion`.
     pub version: String,
@@ -75,7 +77,8 @@ impl Amount {
     }
 }
 
-/// The signals of `evictionHard` that mean something here. `None` switches one off.
+/// When pods are evicted so that the node lives: the signals of `evictionHard` that mean something here (`None` switches one off),
+/// and the soft ones.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Thresholds {
     /// `memory.available`, in bytes.
@@ -88,6 +91,24 @@ pub struct Thresholds {
     pub storage_kept: Option<Amount>,
     /// `pid.available`.
     pub pids: Option<Amount>,
+    /// `evictionSoft` with `evictionSoftGracePeriod`.
+    pub soft: Vec<Soft>,
+    /// `evictionMinimumReclaim`: what an eviction frees beyond the threshold, once it has begun. Of several for one resource the
+    /// largest counts.
+    pub reclaim: Vec<(Resource, Amount)>,
+    /// `evictionMaxPodGracePeriod`, in seconds: how long a pod has at most to end that is evicted for a soft threshold.
+    pub longest_grace: u64,
+}
+
+/// A threshold that a node may be below for a while before pods are evicted. It shows the pressure at once.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Soft {
+    /// What must be left of.
+    pub resource: Resource,
+    /// How much.
+    pub amount: Amount,
+    /// For how long without a break less is left before pods are evicted.
+    pub grace: Duration,
 }
 
 impl Default for Thresholds {
@@ -99,6 +120,9 @@ impl Default for Thresholds {
             inodes: vec![Amount::Share(0.05)],
             storage_kept: Some(Amount::Share(0.10)),
             pids: None,
+            soft: Vec::new(),
+            reclaim: Vec::new(),
+            longest_grace: 0,
         }
     }
 }

@@ -24,6 +24,7 @@ mod conditions;
 mod config;
 mod events;
 mod lease;
+mod limit;
 mod machine;
 mod object;
 mod pressure;
@@ -34,7 +35,7 @@ mod resources;
 mod server;
 mod shutdown;
 
-pub use config::{Amount, Config, Periods, Reserved, Thresholds};
+pub use config::{Amount, Config, Periods, Reserved, Soft, Thresholds};
 pub use pressure::{Resource, Starved};
 pub use shutdown::{Shutdown, watch as watch_shutdown};
 

@@ -2,10 +2,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{
-    config::{Amount, Thresholds},
-    machine::{Level, Measure},
-};
+use crate::{config::Thresholds, limit::Limit, machine::Measure};
 
 /// A resource of the node's that pods are evicted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +17,7 @@ pub enum Resource {
     Pids,
 }
 
-/// Of this resource less is left than a hard eviction threshold asks for; amounts in its units.
+/// Of this resource less is left than an eviction threshold asks for; amounts in its units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Starved {
     /// Which.
@@ -29,6 +26,8 @@ pub struct Starved {
     pub threshold: u64,
     /// What is.
     pub available: u64,
+    /// The threshold is a soft one: so many seconds a pod has at most to end (`evictionMaxPodGracePeriod`).
+    pub longest_grace: Option<u64>,
 }
 
 /// What the node is short of.
@@ -39,57 +38,53 @@ pub(crate) struct Shortage {
     pub(crate) pids: bool,
 }
 
-/// When each shortage was last seen: one that has gone is shown a while longer, so that pods do not come back too soon.
-#[derive(Debug, Default)]
+/// What the node is measured against, and when each shortage was last seen: one that has gone is shown a while longer, so that
+/// pods do not come back too soon.
+#[derive(Debug)]
 pub(crate) struct Pressure {
+    limits: Vec<Limit>,
+    /// Seconds.
+    longest_grace: u64,
     memory: Option<Instant>,
     disk: Option<Instant>,
     pids: Option<Instant>,
 }
 
 impl Pressure {
-    /// Takes a measure into account; says what to show. A shortage is shown until `hold` after it was last seen.
-    pub(crate) fn observe(&mut self, now: Shortage, at: Instant, hold: Duration) -> Shortage {
-        Shortage {
-            memory: shown(&mut self.memory, now.memory, at, hold),
-            disk: shown(&mut self.disk, now.disk, at, hold),
-            pids: shown(&mut self.pids, now.pids, at, hold),
+    pub(crate) fn new(thresholds: &Thresholds) -> Self {
+        Self {
+            limits: Limit::all(thresholds),
+            longest_grace: thresholds.longest_grace,
+            memory: None,
+            disk: None,
+            pids: None,
         }
     }
-}
 
-/// What the measure falls short of. What could not be measured is not short.
-pub(crate) fn shortage(measure: &Measure, thresholds: &Thresholds) -> Shortage {
-    Shortage {
-        memory: below(measure.memory, thresholds.memory.as_slice()),
-        disk: below(measure.storage, &thresholds.storage)
-            || below(measure.inodes, &thresholds.inodes),
-        pids: below(measure.pids, thresholds.pids.as_slice()),
+    /// Takes a measure into account; says what to show. A shortage is shown until `hold` after it was last seen.
+    pub(crate) fn observe(&mut self, measure: &Measure, at: Instant, hold: Duration) -> Shortage {
+        self.limits.iter_mut().for_each(|limit| limit.observe(measure, at));
+        let short = |resource| self.limits.iter().any(|limit| limit.is_short_of(resource));
+        let (memory, pids) = (short(Resource::Memory), short(Resource::Pids));
+        let disk = short(Resource::Storage) || short(Resource::Inodes);
+        Shortage {
+            memory: shown(&mut self.memory, memory, at, hold),
+            disk: shown(&mut self.disk, disk, at, hold),
+            pids: shown(&mut self.pids, pids, at, hold),
+        }
     }
-}
 
-/// Every resource of which less is left than the measure should show, with the highest threshold that is not met; memory first,
-/// as the kubelet looks at it first.
-pub(crate) fn starved(measure: &Measure, thresholds: &Thresholds) -> Vec<Starved> {
-    let of = |resource, level: Option<Level>, amounts: &[Amount]| {
-        let level = level?;
-        let unmet = amounts.iter().map(|amount| amount.of(level.capacity));
-        let threshold = unmet.filter(|threshold| level.available < *threshold).max()?;
-        Some(Starved { resource, threshold, available: level.available })
-    };
-    let all = [
-        of(Resource::Memory, measure.memory, thresholds.memory.as_slice()),
-        of(Resource::Storage, measure.storage, &thresholds.storage),
-        of(Resource::Inodes, measure.inodes, &thresholds.inodes),
-        of(Resource::Pids, measure.pids, thresholds.pids.as_slice()),
-    ];
-    all.into_iter().flatten().collect()
-}
-
-fn below(level: Option<Level>, thresholds: &[Amount]) -> bool {
-    level.is_some_and(|level| {
-        thresholds.iter().any(|amount| level.available < amount.of(level.capacity))
-    })
+    /// Every resource that pods are evicted for by this measure, which was the last observed: memory first, as the kubelet looks
+    /// at it first. A hard threshold goes before soft ones, and of those the highest counts.
+    pub(crate) fn starved(&self, measure: &Measure) -> Vec<Starved> {
+        let of = |resource| {
+            let met = self.limits.iter().filter_map(|one| one.starved(measure, self.longest_grace));
+            let met = met.filter(|starved| starved.resource == resource);
+            met.max_by_key(|starved| (starved.longest_grace.is_none(), starved.threshold))
+        };
+        let order = [Resource::Memory, Resource::Storage, Resource::Inodes, Resource::Pids];
+        order.into_iter().filter_map(of).collect()
+    }
 }
 
 fn shown(seen: &mut Option<Instant>, now: bool, at: Instant, hold: Duration) -> bool {
@@ -102,6 +97,12 @@ fn shown(seen: &mut Option<Instant>, now: bool, at: Instant, hold: Duration) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        config::{Amount, Soft},
+        machine::Level,
+    };
+
+    const HOLD: Duration = Duration::from_secs(300);
 
     fn level(available: u64) -> Option<Level> {
         Some(Level { capacity: 1000, available })
@@ -130,15 +131,22 @@ mod tests {
             (Measure::default(), Shortage::default()),
         ];
         for (measure, expected) in table {
-            assert_eq!(shortage(&measure, &thresholds), expected, "{measure:?}");
+            let found = Pressure::new(&thresholds).observe(&measure, Instant::now(), HOLD);
+            assert_eq!(found, expected, "{measure:?}");
         }
     }
 
+    fn soft(resource: Resource, units: u64) -> Soft {
+        Soft { resource, amount: Amount::Units(units), grace: Duration::ZERO }
+    }
+
     #[test]
-    fn a_starved_resource_is_told_with_the_highest_threshold_that_is_not_met() {
+    fn a_starved_resource_is_told_with_its_highest_hard_threshold_or_else_its_highest_soft_one() {
         let thresholds = Thresholds {
             memory: Some(Amount::Units(100)),
             storage: vec![Amount::Share(0.10), Amount::Share(0.15)],
+            soft: vec![soft(Resource::Storage, 500), soft(Resource::Inodes, 950)],
+            longest_grace: 20,
             ..Thresholds::default()
         };
         let measure = Measure {
@@ -148,21 +156,34 @@ mod tests {
             ..Measure::default()
         };
         let wanted = [
-            Starved { resource: Resource::Memory, threshold: 100, available: 90 },
-            Starved { resource: Resource::Storage, threshold: 150, available: 90 },
-        ];
-        assert_eq!(starved(&measure, &thresholds), wanted);
+            (Resource::Memory, 100, 90, None),
+            (Resource::Storage, 150, 90, None),
+            (Resource::Inodes, 950, 900, Some(20)),
+        ]
+        .map(|(resource, threshold, available, longest_grace)| Starved {
+            resource,
+            threshold,
+            available,
+            longest_grace,
+        });
+        let mut pressure = Pressure::new(&thresholds);
+        pressure.observe(&measure, Instant::now(), HOLD);
+        assert_eq!(pressure.starved(&measure), wanted);
     }
 
     #[test]
     fn a_shortage_is_shown_for_a_while_after_it_has_gone() {
-        let (start, hold) = (Instant::now(), Duration::from_secs(300));
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let (short, fine) = (Shortage { memory: true, ..Shortage::default() }, Shortage::default());
-        let mut pressure = Pressure::default();
-        assert_eq!(pressure.observe(fine, at(0), hold), fine);
-        assert_eq!(pressure.observe(short, at(10), hold), short);
-        assert_eq!(pressure.observe(fine, at(309), hold), short);
-        assert_eq!(pressure.observe(fine, at(310), hold), fine);
+        let start = Instant::now();
+        let mut pressure = Pressure::new(&Thresholds {
+            memory: Some(Amount::Units(100)),
+            ..Thresholds::default()
+        });
+        for (seconds, available, shown) in
+            [(0, 100, false), (10, 99, true), (309, 100, true), (310, 100, false)]
+        {
+            let measure = Measure { memory: level(available), ..Measure::default() };
+            let found = pressure.observe(&measure, start + Duration::from_secs(seconds), HOLD);
+            assert_eq!(found.memory, shown, "{seconds}");
+        }
     }
 }

@@ -26,7 +26,7 @@ use crate::{
     events::{Events, Weight},
     machine::{Machine, Measure},
     object::{Facts, Wanted},
-    pressure::{Pressure, Starved, shortage, starved},
+    pressure::{Pressure, Starved},
     server::{Failure, Server},
 };
 
@@ -79,6 +79,7 @@ impl Report {
         let only = watcher::Config::default().fields(&format!("metadata.name={}", config.name));
         let watched = watcher(nodes.clone(), only).backoff(Retry::new(&config.periods)).boxed();
         let recovered = server.reach.recovered();
+        let pressure = Pressure::new(&config.eviction);
         Self {
             server,
             nodes,
@@ -91,7 +92,7 @@ impl Report {
             watched,
             listed: false,
             recovered,
-            pressure: Pressure::default(),
+            pressure,
             written: None,
             stale: false,
             ready: false,
@@ -222,10 +223,9 @@ impl Report {
     async fn wanted(&mut self) -> Wanted {
         let root = self.config.root.clone();
         let measure = spawn_blocking(move || Measure::take(&root)).await.unwrap_or_default();
-        self.starved.send_replace(starved(&measure, &self.config.eviction));
         let hold = self.config.periods.pressure;
-        let shortage =
-            self.pressure.observe(shortage(&measure, &self.config.eviction), Instant::now(), hold);
+        let shortage = self.pressure.observe(&measure, Instant::now(), hold);
+        self.starved.send_replace(self.pressure.starved(&measure));
         let facts = Facts {
             machine: &self.machine,
             measure: &measure,

@@ -25,7 +25,11 @@ pub(crate) struct Kubelet {
     #[serde(rename = "eventRecordQPS")]
     pub(crate) event_record_qps: Option<u32>,
     pub(crate) eviction_hard: Option<BTreeMap<String, String>>,
+    pub(crate) eviction_max_pod_grace_period: Option<i32>,
+    pub(crate) eviction_minimum_reclaim: BTreeMap<String, String>,
     pub(crate) eviction_pressure_transition_period: GoDuration,
+    pub(crate) eviction_soft: BTreeMap<String, String>,
+    pub(crate) eviction_soft_grace_period: BTreeMap<String, GoDuration>,
     pub(crate) file_check_frequency: GoDuration,
     pub(crate) healthz_bind_address: Option<IpAddr>,
     pub(crate) healthz_port: Option<u16>,

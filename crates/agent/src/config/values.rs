@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Taint;
-use nodule_node::{Amount, Reserved, Thresholds, quantity};
+use nodule_node::{Reserved, quantity};
 use serde::{Deserialize, Deserializer, de::Error};
 
 /// A duration as Go writes it (`1m30s`). Zero means that the default is wanted.
@@ -56,47 +56,6 @@ pub(crate) fn reserved(map: &BTreeMap<String, String>) -> Result<Reserved> {
         }
     }
     Ok(reserved)
-}
-
-/// `evictionHard`. If it is there, signals that it does not name are off.
-pub(crate) fn thresholds(map: &BTreeMap<String, String>) -> Result<Thresholds> {
-    let mut thresholds = Thresholds {
-        memory: None,
-        storage: Vec::new(),
-        inodes: Vec::new(),
-        storage_kept: None,
-        pids: None,
-    };
-    for (signal, text) in map {
-        let amount = amount(text).with_context(|| signal.clone())?;
-        match signal.as_str() {
-            "memory.available" => thresholds.memory = Some(amount),
-            "nodefs.available" => {
-                thresholds.storage_kept = Some(amount);
-                thresholds.storage.push(amount);
-            }
-            "imagefs.available" | "containerfs.available" => thresholds.storage.push(amount),
-            "nodefs.inodesFree" | "imagefs.inodesFree" | "containerfs.inodesFree" => {
-                thresholds.inodes.push(amount);
-            }
-            "pid.available" => thresholds.pids = Some(amount),
-            _ => bail!(
-                "\"{signal}\" is no signal: use memory.available, nodefs.available, nodefs.inodesFree, \
-                        imagefs.available, imagefs.inodesFree or pid.available"
-            ),
-        }
-    }
-    Ok(thresholds)
-}
-
-fn amount(text: &str) -> Result<Amount> {
-    let Some(percent) = text.strip_suffix('%') else {
-        return Ok(Amount::Units(quantity::units(text)?));
-    };
-    let percent: f64 =
-        percent.parse().map_err(|_| anyhow!("\"{text}\" is no percentage: use one such as 10%"))?;
-    ensure!((0.0..=100.0).contains(&percent), "\"{text}\" is no percentage: use 0% to 100%");
-    Ok(Amount::Share(percent / 100.0))
 }
 
 /// `--node-labels`.
@@ -236,32 +195,6 @@ mod tests {
         );
         for pairs in [[("gpu", "1")], [("cpu", "half")]] {
             assert!(reserved(&map(&pairs)).is_err(), "{pairs:?}");
-        }
-    }
-
-    #[test]
-    fn thresholds_that_are_not_named_are_off() {
-        let thresholds =
-            thresholds(&map(&[("memory.available", "5%"), ("nodefs.available", "1Gi")])).unwrap();
-        let expected = Thresholds {
-            memory: Some(Amount::Share(0.05)),
-            storage: vec![Amount::Units(1 << 30)],
-            inodes: Vec::new(),
-            storage_kept: Some(Amount::Units(1 << 30)),
-            pids: None,
-        };
-        assert_eq!(thresholds, expected);
-    }
-
-    #[test]
-    fn thresholds_that_make_no_sense_are_refused() {
-        for pair in [
-            ("memory", "5%"),
-            ("memory.available", "x%"),
-            ("memory.available", "101%"),
-            ("pid.available", "-1"),
-        ] {
-            assert!(thresholds(&map(&[pair])).is_err(), "{pair:?}");
         }
     }
 

@@ -37,7 +37,7 @@ pub enum Resource {
     Pids,
 }
 
-/// Of this resource less is left than a hard eviction threshold asks for; amounts in its units.
+/// Of this resource less is left than an eviction threshold asks for; amounts in its units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Starved {
     /// Which.
@@ -46,6 +46,8 @@ pub struct Starved {
     pub threshold: u64,
     /// What is.
     pub available: u64,
+    /// The threshold is a soft one: so many seconds a pod has at most to end (`evictionMaxPodGracePeriod`).
+    pub longest_grace: Option<u64>,
 }
 
 /// Evicts a pod whenever the node is measured and found short, for as long as the future is polled.

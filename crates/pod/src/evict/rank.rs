@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::{Resource, Starved};
 use crate::admission::{Claim, count};
+use crate::ending::own_grace;
 use crate::failure::{Failure, Manner};
 use crate::order;
 use crate::quantity::Total;
@@ -80,9 +81,11 @@ pub(super) fn first(candidates: Vec<Candidate>, resource: Resource) -> Option<Ca
 }
 
 impl Failure {
-    /// The node is short of something: gone at once (`immediateEvictionGracePeriodSeconds`).
+    /// The node is short of something: gone at once below a hard threshold (`immediateEvictionGracePeriodSeconds`), and in the
+    /// pod's own time below a soft one, as far as the node has it.
     pub(super) fn starved(victim: &Candidate, short: Starved) -> Self {
-        let Starved { resource, threshold, available } = short;
+        let Starved { resource, threshold, available, longest_grace } = short;
+        let grace = longest_grace.map_or(1, |longest| own_grace(&victim.pod).min(longest));
         let (threshold, available) = (resource.amount(threshold), resource.amount(available));
         let resource_name = resource.told();
         let mut message = format!(
@@ -107,7 +110,7 @@ impl Failure {
         Self {
             reason: "Evicted".to_owned(),
             message,
-            grace: Some(1),
+            grace: Some(grace),
             manner: Manner::Disrupted,
             annotations: annotations.map(|(key, value)| (key.to_owned(), value)).into(),
         }
@@ -146,6 +149,23 @@ mod tests {
         }
     }
 
+    fn short(resource: Resource, threshold: u64, available: u64) -> Starved {
+        Starved { resource, threshold, available, longest_grace: None }
+    }
+
+    #[test]
+    fn a_soft_threshold_leaves_a_pod_its_own_grace_period_up_to_the_nodes() {
+        for (longest, own, wanted) in
+            [(None, 20, 1), (Some(60), 20, 20), (Some(15), 20, 15), (Some(0), 20, 0)]
+        {
+            let mut victim = candidate("a", 0, None, 40);
+            let pod = Arc::make_mut(&mut victim.pod);
+            pod.spec.as_mut().unwrap().termination_grace_period_seconds = Some(own);
+            let short = Starved { longest_grace: longest, ..short(Resource::Memory, 100 * MIB, 1) };
+            assert_eq!(Failure::starved(&victim, short).grace, Some(wanted), "{longest:?}");
+        }
+    }
+
     #[test]
     fn over_the_request_goes_before_priority_and_that_before_how_much() {
         let mut candidates = vec![
@@ -164,8 +184,7 @@ mod tests {
 
     #[test]
     fn the_message_names_the_threshold_and_the_containers_that_are_over_their_request() {
-        let short =
-            Starved { resource: Resource::Memory, threshold: 100 * MIB, available: 90 << 10 };
+        let short = short(Resource::Memory, 100 * MIB, 90 << 10);
         let failure = Failure::starved(&candidate("a", 0, Some("10Mi"), 40 * MIB), short);
         assert_eq!(
             failure.message,
@@ -173,7 +192,7 @@ mod tests {
              Container app was using 40Mi, request is 10Mi, has larger consumption of memory. "
         );
         assert_eq!(failure.annotations["offending_containers_usage"], "40Mi");
-        let short = Starved { resource: Resource::Pids, threshold: 1000, available: 10 };
+        let short = self::short(Resource::Pids, 1000, 10);
         let failure = Failure::starved(&candidate("a", 0, None, 4), short);
         assert_eq!(
             failure.message,

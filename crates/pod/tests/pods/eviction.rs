@@ -21,7 +21,12 @@ async fn the_pod_that_is_most_over_its_request_goes_and_no_other_until_the_node_
         node.api.apply(pod);
         node.api.status(name, "/phase", "Running").await;
     }
-    let short = Starved { resource: Resource::Memory, threshold: 100 << 20, available: 50 << 20 };
+    let short = Starved {
+        resource: Resource::Memory,
+        threshold: 100 << 20,
+        available: 50 << 20,
+        longest_grace: None,
+    };
     agent.starved.send_replace(vec![short]);
     let told = node.api.status("over", "/reason", "Evicted").await;
     assert_eq!(told["status"]["phase"], "Failed");
