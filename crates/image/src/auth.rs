@@ -33,6 +33,10 @@ impl Account {
         Self { repository, credential: credential.cloned(), security }
     }
 
+    pub(crate) fn repository(&self) -> &str {
+        &self.repository
+    }
+
     pub(crate) fn credential(&self) -> Option<&Credential> {
         self.credential.as_ref()
     }

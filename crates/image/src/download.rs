@@ -42,6 +42,7 @@ impl Inner {
         if self.store.has(&blob.digest, blob.size) {
             return Ok(());
         }
+        let _shown = self.under_way.begin(repository.name(), blob);
         let download = Download { repository, blob, what, turn };
         let mut tries = Tries::new(&repository.retry);
         loop {

@@ -147,7 +147,7 @@ impl Problem {
         matches!(self, Self::Denied { .. } | Self::Busy { .. } | Self::Tls { .. })
     }
 
-    fn remedy(&self) -> &'static str {
+    pub(crate) fn remedy(&self) -> &'static str {
         match self {
             Self::Unknown { .. } => {
                 "check the name and the tag; for a private image check imagePullSecrets too"

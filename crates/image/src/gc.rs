@@ -153,7 +153,7 @@ impl Inner {
     }
 
     /// Removes an image's names and its record. False if somebody has it in hand.
-    fn drop_image(&self, record: &Record) -> Result<bool, StoreError> {
+    pub(crate) fn drop_image(&self, record: &Record) -> Result<bool, StoreError> {
         let path = self.store.record_path(&record.digest);
         let removed = self.holds.remove(&path, None, || self.store.remove_record(&record.digest));
         removed.transpose()?;

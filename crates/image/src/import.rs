@@ -1,7 +1,7 @@
 //! Images that lie on this machine: a Wasm file, or a folder that tools wrote in the form of the OCI image layout.
 //!
 //! Each becomes an image `localhost/NAME@DIGEST` of the store, whose name says what is in it: a file that is changed later
-//! is another image.
+//! is another image. `named.rs` gives names that pods can use, to what is in archives too.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,10 +19,14 @@ use crate::hosts::Trust;
 use crate::image::Image;
 use crate::layout::{Layout, regular};
 use crate::manifest::Descriptor;
-use crate::reference::Reference;
+use crate::reference::{InvalidReference, Reference};
 use crate::registry::Repository;
 use crate::store::StoreError;
+use crate::tree::LayerError;
 use crate::wasm::Kind;
+
+mod archive;
+mod named;
 
 /// The OCI image layout's own name for the tag of a manifest.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -76,6 +80,24 @@ enum Cause {
     Several { known: String },
     #[error("its manifest has an unknown digest")]
     Digest,
+    #[error("it is no Wasm binary, and no archive of images that can be read")]
+    Archive(#[source] LayerError),
+    #[error(
+        "it is an archive, but not of images: there is neither an index.json nor a manifest.json in it"
+    )]
+    NoArchive,
+    #[error("its manifest.json names {name:?}, which is not in it")]
+    NoFile { name: String },
+    #[error("there is no image in it")]
+    Nothing,
+    #[error("it has several images, {known}: take them up without a name, each has its own")]
+    ManyNames { known: String },
+    #[error("its image {digest} has no name, and is not the only one: write one of them alone")]
+    Nameless { digest: String },
+    #[error("an image in it cannot be named so")]
+    Name(#[source] InvalidReference),
+    #[error("{name:?} is no name with a tag: give it one, such as example.com/app:v1")]
+    NoTagged { name: String },
     #[error("keep it")]
     Keep(#[source] StoreError),
     #[error("take it up")]

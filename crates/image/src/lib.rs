@@ -20,6 +20,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 mod access;
+mod artifact;
 mod auth;
 mod cache;
 mod challenge;
@@ -42,19 +43,25 @@ mod holds;
 mod hosts;
 mod image;
 mod import;
+mod inspect;
+mod interface;
 mod keyring;
 mod layout;
 mod manifest;
 mod partial;
 mod platform;
 mod program;
+mod progress;
 mod provider;
 mod pull;
+mod push;
 mod rate;
 mod reference;
 mod registry;
+mod remove;
 mod retry;
 mod seal;
+mod stock;
 mod store;
 mod stranger;
 mod transport;
@@ -69,12 +76,18 @@ pub use error::PullError;
 pub use gc::{Collect, Collected};
 pub use image::{Image, Settings};
 pub use import::{ImportError, Local};
+pub use inspect::{Inside, InspectError, Inspected, Verdict};
+pub use interface::Interface;
 pub use keyring::{Keyring, SecretError};
 pub use program::{Program, ProgramError};
+pub use progress::Download;
 pub use provider::{Identity, Provider, ProviderError, TokenAttributes, TokenCache};
+pub use push::{PushError, push};
 pub use rate::PullRate;
 pub use reference::{InvalidReference, Reference};
+pub use remove::{Prune, RemoveError, Removed};
 pub use retry::Retry;
+pub use stock::{LookUpError, Stocked};
 pub use store::StoreError;
 pub use wasm::Kind;
 
@@ -241,6 +254,8 @@ struct Inner {
     compilers: Semaphore,
     /// By blob.
     downloads: Flights,
+    /// What of them is told.
+    under_way: progress::UnderWay,
     /// By program.
     compilations: Flights,
     /// By chain of layers.
@@ -287,6 +302,7 @@ impl Images {
             pulls: Semaphore::new(config.parallel_pulls.max(1)),
             compilers: Semaphore::new(config.compile.parallel.max(1)),
             downloads: Flights::default(),
+            under_way: progress::UnderWay::default(),
             compilations: Flights::default(),
             trees: Flights::default(),
             proofs: Flights::default(),
@@ -355,6 +371,19 @@ impl Images {
     /// [`ImportError`] names the path and what is wrong there.
     pub async fn import(&self, local: &Local) -> Result<Image, ImportError> {
         self.0.import(local).await
+    }
+
+    /// Takes up all images of a folder in the form of the OCI image layout or of an archive, or a Wasm file, under names
+    /// that pods may use: `name` where there is one image, else their own.
+    ///
+    /// # Errors
+    /// [`ImportError`] names the path and what is wrong there; images before it are taken up.
+    pub async fn load(
+        &self,
+        path: &std::path::Path,
+        name: Option<&Reference>,
+    ) -> Result<Vec<Image>, ImportError> {
+        Arc::clone(&self.0).load(path, name).await
     }
 
     /// The compiled form of an image's program: compiled now, if it was not before or what is there is not as it was sealed.

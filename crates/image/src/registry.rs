@@ -84,6 +84,11 @@ impl<'c> Repository<'c> {
         self.layout.is_some()
     }
 
+    /// Its path in the registry.
+    pub(crate) fn name(&self) -> &str {
+        self.account.repository()
+    }
+
     pub(crate) fn credential(&self) -> Option<&Credential> {
         self.account.credential()
     }

@@ -31,7 +31,10 @@ use crate::digest::Digest;
 use crate::image::Record;
 use crate::reference::Reference;
 
+mod names;
 mod sweep;
+
+pub(crate) use names::Named;
 
 /// A download that was cut is taken up again within this time (containerd keeps
 /// unreferenced ingests as long).

@@ -20,7 +20,9 @@ mod inflate;
 mod name;
 mod root;
 
+pub(crate) use archive::{Archive, Entry, Kind as EntryKind};
 pub(crate) use error::LayerError;
+pub(crate) use inflate::Inflated;
 pub(crate) use root::Root;
 
 use apply::{Budget, apply};

@@ -14,7 +14,7 @@ const BLOCK: usize = 512;
 const FIELD: u64 = 1 << 20;
 
 /// Reads a layer entry by entry.
-pub(super) struct Archive<R> {
+pub(crate) struct Archive<R> {
     reader: R,
     /// Bytes of the last entry, with what fills its last block, that were not read.
     rest: u64,
@@ -22,11 +22,11 @@ pub(super) struct Archive<R> {
 
 /// What an entry says of a file.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) name: Vec<u8>,
-    pub(super) kind: Kind,
+pub(crate) struct Entry {
+    pub(crate) name: Vec<u8>,
+    pub(crate) kind: Kind,
     /// Bytes of content that follow.
-    pub(super) size: u64,
+    pub(crate) size: u64,
     /// Whether anybody may execute it.
     pub(super) is_program: bool,
     /// Seconds since 1970.
@@ -34,7 +34,7 @@ pub(super) struct Entry {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     File,
     Folder,
     Symlink(Vec<u8>),
@@ -52,12 +52,12 @@ struct Longer {
 }
 
 impl<R: Read> Archive<R> {
-    pub(super) fn new(reader: R) -> Self {
+    pub(crate) fn new(reader: R) -> Self {
         Self { reader, rest: 0 }
     }
 
     /// The next entry; none at the end of the archive.
-    pub(super) fn next(&mut self) -> Result<Option<Entry>, LayerError> {
+    pub(crate) fn next(&mut self) -> Result<Option<Entry>, LayerError> {
         let mut longer = Longer::default();
         // Long names come in two entries of GNU's or two of POSIX'.
         for _ in 0..8 {
@@ -80,12 +80,12 @@ impl<R: Read> Archive<R> {
     }
 
     /// The content of the last entry.
-    pub(super) fn content(&mut self) -> &mut R {
+    pub(crate) fn content(&mut self) -> &mut R {
         &mut self.reader
     }
 
     /// Notes that so much of the last entry's content was read.
-    pub(super) fn read(&mut self, count: u64) {
+    pub(crate) fn read(&mut self, count: u64) {
         self.rest = self.rest.saturating_sub(count);
     }
 

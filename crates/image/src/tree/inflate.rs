@@ -24,7 +24,7 @@ const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
 
 /// The content of a layer. What compression it has, its first bytes say: media types are often wrong.
-pub(super) struct Inflated<R: Read> {
+pub(crate) struct Inflated<R: Read> {
     source: Source<Counted<R>>,
     taken: Rc<Cell<u64>>,
     given: u64,
@@ -41,7 +41,7 @@ enum Source<R: Read> {
 }
 
 impl<R: Read + Seek> Inflated<R> {
-    pub(super) fn new(mut layer: R) -> io::Result<Self> {
+    pub(crate) fn new(mut layer: R) -> io::Result<Self> {
         let mut start = Vec::new();
         (&mut layer).take(4).read_to_end(&mut start)?;
         layer.seek(SeekFrom::Start(0))?;

@@ -65,7 +65,7 @@ async fn what_is_no_wasm_file_is_refused_with_its_path() {
 }
 
 /// A folder with one artifact for each program.
-fn layout(folder: &Path, programs: &[(&str, Vec<u8>)]) {
+pub(crate) fn layout(folder: &Path, programs: &[(&str, Vec<u8>)]) {
     let blobs = folder.join("blobs/sha256");
     fs::create_dir_all(&blobs).unwrap();
     let put = |content: &[u8]| {

@@ -24,6 +24,8 @@ mod mirrors;
 #[cfg(test)]
 mod node;
 #[cfg(test)]
+mod preloads;
+#[cfg(test)]
 mod providers;
 #[cfg(test)]
 mod pulls;
