@@ -333,28 +333,6 @@ impl Images {
         self.0.permits(image, keyring)
     }
 
-    /// Whether one of the providers for this image wants to know the pod's service account.
-    pub fn wants_account(&self, reference: &Reference) -> bool {
-        self.0.wants_account(reference)
-    }
-
-    /// Asks the providers for this image, and adds what they give to the keyring. `token` gets a token of the pod's
-    /// service account for an audience, for those that want one.
-    ///
-    /// A provider that fails gives nothing: the pull goes on with what there is.
-    pub async fn provide<F>(
-        &self,
-        reference: &Reference,
-        keyring: &mut Keyring,
-        pod: Option<&Identity>,
-        token: impl Fn(String) -> F,
-    ) -> Vec<ProviderError>
-    where
-        F: Future<Output = Result<String, String>>,
-    {
-        self.0.provide(reference, keyring, pod, token).await
-    }
-
     /// Asks the registry what a name means and downloads what is not here.
     ///
     /// A pull beyond the rate ends as soon as no other one of the same name is under way: the image may be here then.

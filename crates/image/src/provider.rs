@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::Inner;
 use crate::credential::{Credential, Origin, ServiceAccount};
 use crate::digest::Digest;
 use crate::keyring::{self, Keyring};
 use crate::reference::Reference;
+use crate::{Images, Inner};
 
 mod answers;
 mod exec;
@@ -151,14 +151,19 @@ impl Caller {
     }
 }
 
-impl Inner {
-    pub(crate) fn wants_account(&self, reference: &Reference) -> bool {
+impl Images {
+    /// Whether one of the providers for this image wants to know the pod's service account.
+    pub fn wants_account(&self, reference: &Reference) -> bool {
         let name = reference.name();
-        let mut providers = self.config.providers.iter();
+        let mut providers = self.0.config.providers.iter();
         providers.any(|provider| provider.token.is_some() && provider.is_for(&name))
     }
 
-    pub(crate) async fn provide<F>(
+    /// Asks the providers for this image, and adds what they give to the keyring. `token` gets a token of the pod's
+    /// service account for an audience, for those that want one.
+    ///
+    /// A provider that fails gives nothing: the pull goes on with what there is.
+    pub async fn provide<F>(
         &self,
         reference: &Reference,
         keyring: &mut Keyring,
@@ -169,20 +174,22 @@ impl Inner {
         F: Future<Output = Result<String, String>>,
     {
         let (image, mut failed) = (reference.name(), Vec::new());
-        for provider in self.config.providers.iter().filter(|provider| provider.is_for(&image)) {
+        for provider in self.0.config.providers.iter().filter(|provider| provider.is_for(&image)) {
             let Some(caller) = Caller::of(provider, pod) else {
                 tracing::debug!(provider = provider.name, image, "not for this service account");
                 continue;
             };
             let origin = caller.origin();
-            match self.answer(provider, &image, caller, &token).await {
+            match self.0.answer(provider, &image, caller, &token).await {
                 Ok(logins) => add(keyring, &logins, &origin),
                 Err(error) => failed.push(error),
             }
         }
         failed
     }
+}
 
+impl Inner {
     /// What a provider says now, or has said. Those who ask the same at the same time get the same answer.
     async fn answer<F>(
         &self,
