@@ -61,7 +61,7 @@ test-riscv64:
 test-e2e-unit:
     cargo test --locked -p nodule-e2e --lib
 
-# Measures release builds: `start`, a pod's start in a cluster, `crowd`, an agent with a thousand pods, or `sandbox`, containers without agent and cluster.
+# Measures release builds: `start`, a pod's start; `crowd`, an agent with a thousand pods; `sandbox`, containers without agent.
 bench what="start" *arguments:
     @'{{just_executable()}}' --justfile '{{justfile()}}' 'bench-{{what}}' {{arguments}}
 

@@ -246,6 +246,9 @@ impl Worker {
         let meta = &desired.pod.metadata;
         if meta.resource_version != self.record.pod.metadata.resource_version {
             self.record.take_over(&desired.pod);
+            if self.record.resize.pending.is_none() {
+                self.host.ledger.withdraw(self.uid());
+            }
             self.save();
         }
         if let Some(failure) = desired.failure

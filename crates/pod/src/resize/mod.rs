@@ -97,9 +97,7 @@ impl Worker {
     }
 
     fn decide(&mut self) {
-        let Some(pending) = self.record.resize.pending.clone() else {
-            return self.host.ledger.withdraw(self.uid());
-        };
+        let Some(pending) = self.record.resize.pending.clone() else { return };
         let pod = pending.wanted.given_to(&self.record.pod);
         match self.host.node().map_or(Ok(()), |node| self.ask_for(&pod, &pending.wanted, &node)) {
             Ok(()) => self.allocate(pod),
