@@ -115,7 +115,6 @@ impl Demo {
 
     fn link(&self, binaries: &Binaries, programs: [Result<(&str, PathBuf)>; 3]) -> Result<()> {
         let folder = self.file("bin");
-        let this = std::env::current_exe()?.display().to_string();
         remove(&folder)?;
         fs::create_dir_all(&folder)?;
         for (name, path) in binaries.iter() {
@@ -125,11 +124,7 @@ impl Demo {
             let (name, path) = program?;
             symlink(path, folder.join(name))?;
         }
-        let push = format!(
-            "#!/bin/sh\n# push FILE HOST:PORT/NAME:TAG\nexec {} push \"$@\"\n",
-            quote(&this)
-        );
-        runnable(&folder.join("push"), &push)
+        Ok(())
     }
 
     /// Makes the node and starts its agent by the script that its user has too.
@@ -226,7 +221,7 @@ The demo runs on. Try next:
     --overrides '{{\"spec\":{{\"runtimeClassName\":\"nodule\"}}}}' -- show
   kill -9 $(cat $D/agent.pid)      # pods run on without their agent,
   $D/agent                         # and the next one takes them over
-  push FILE.wasm $(cat $D/registry)/me/program:1
+  nodule image push --plain-http FILE.wasm $(cat $D/registry)/me/program:1
 
 `e2e/just demo-down` ends it all.
 

@@ -1,13 +1,11 @@
 //! `nodule-e2e`: sets up and runs what the tests and the demo need. `just` is how it is called.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use nodule_e2e::cluster::{self, Cluster};
 use nodule_e2e::layout::{Layout, State, Wanted};
-use nodule_e2e::push::{Image, Packaging, Registry};
 use nodule_e2e::terminal::{answer, say};
 use nodule_e2e::{bench, binaries, control, demo, paths, supervisor};
 
@@ -32,8 +30,6 @@ enum Command {
         #[command(subcommand)]
         action: DemoAction,
     },
-    /// Pushes a `.wasm` file to a registry that speaks plain HTTP.
-    Push(Push),
     /// Measures what pods cost.
     Bench {
         #[command(subcommand)]
@@ -66,17 +62,6 @@ enum DemoAction {
     Up,
     /// Ends it and removes what it kept.
     Down,
-}
-
-#[derive(clap::Args)]
-struct Push {
-    /// The program: a module or a component.
-    file: PathBuf,
-    /// Where it goes: HOST:PORT/NAME:TAG.
-    reference: String,
-    /// How it is packed.
-    #[arg(long, value_enum, default_value = "cncf")]
-    packaging: Packaging,
 }
 
 #[derive(Subcommand)]
@@ -118,7 +103,6 @@ async fn run(command: Command) -> Result<()> {
         Command::ControlPlane { action } => control_plane(&action),
         Command::Demo { action: DemoAction::Up } => demo::up().await,
         Command::Demo { action: DemoAction::Down } => demo::down(),
-        Command::Push(push) => push.run().await,
         Command::Bench { what: Bench::Start } => bench::start::run().await,
         Command::Bench { what: Bench::Crowd } => bench::crowd::run().await,
         Command::Bench { what: Bench::Sandbox(options) } => bench::sandbox::run(&options).await,
@@ -135,18 +119,6 @@ async fn with_cluster(command: &[String]) -> Result<()> {
     let status = status.with_context(|| format!("start {program}"))?;
     ensure!(status.success(), "{program}: {status}");
     Ok(())
-}
-
-impl Push {
-    async fn run(self) -> Result<()> {
-        let program =
-            std::fs::read(&self.file).with_context(|| format!("read {}", self.file.display()))?;
-        let (host, name) =
-            self.reference.split_once('/').context("a reference is HOST:PORT/NAME:TAG")?;
-        let registry = Registry { host: host.to_owned(), login: None, storage: None };
-        answer(registry.push(name, &Image::of_program(self.packaging, program)).await?);
-        Ok(())
-    }
 }
 
 fn control_plane(action: &Action) -> Result<()> {

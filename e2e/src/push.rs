@@ -15,7 +15,7 @@ use crate::paths;
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// How a program is packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Packaging {
     /// The CNCF's Wasm OCI artifact.
     Cncf,

@@ -1,16 +1,17 @@
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::ContainerImage;
 use nodule_api::{Health, HealthServer, Server};
-use nodule_image::Images;
+use nodule_image::{Collect, Images};
 use nodule_node::{Inputs, Outputs};
 use nodule_pod::{Pods, Sources};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::{
-    client::Clients, collection, config::Settings, inventory, lock::Lock, pressure,
-    shutdown::Waiting, supervisor::Supervisor,
+    client::Clients, collection, config::Settings, image, image::Keeper, inventory, local::SOCKET,
+    lock::Lock, pressure, shutdown::Waiting, supervisor::Supervisor,
 };
 
 /// Runs the agent until a signal or the first task that ends. Pods run on in any case.
@@ -30,12 +31,14 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     } = settings;
     tell_meaningless(&meaningless);
     let _lock = Lock::take(&node.root)?;
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
-        return Err(anyhow!("another TLS provider was installed first"));
-    }
     has_sandbox(&pods)?;
     let clients = Clients::read(&kubeconfig).await?;
-    let collect = images.collect.clone();
+    let tended = Tended {
+        collect: images.collect.clone(),
+        root: pods.root.clone(),
+        socket: pods.run.join(SOCKET),
+        period: node.periods.update,
+    };
     let images = Images::open(images).await.context("open the images")?;
 
     // The API listens first: the Node then tells the port that it really has.
@@ -50,7 +53,6 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     let (telling, problems) = watch::channel(Vec::new());
     let (shuts, shutting) = watch::channel(false);
     let connections = nodule_node::Clients { node: clients.client()?, lease: clients.client()? };
-    let period = node.periods.update;
     let (measured, shortages) = watch::channel(Vec::new());
     let (told, starved) = watch::channel(Vec::new());
     let seen = nodule_pod::Inputs { node: registration, starved, shutting: shutting.clone() };
@@ -67,18 +69,45 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     let checks = well.clone();
     let waiting = Waiting { shuts, shutting, problems: telling, drained: handle.drained() };
     waiting.start(shutdown, &mut supervisor);
-    supervisor.start("image collection", collection::run(images.clone(), collect, handle.clone()));
+    tended.start(images, &handle, listed, &mut supervisor);
     supervisor.serve("api", |stop| server.run(handle, reviews, checks, stop));
     if let Some(server) = healthz {
         supervisor.serve("healthz", |stop| server.run(well, stop));
     }
-    supervisor.start("images", inventory::watch(images, period, listed));
     supervisor.start("pressure", pressure::forward(shortages, told));
     supervisor.start("pods", async { Ok(runner.run().await.map(|_| ())?) });
     supervisor.start("node", async move {
         Ok(nodule_node::run(connections, node, inputs, outputs).await.map(|_| ())?)
     });
     supervisor.run().await
+}
+
+/// How a node's images are looked after.
+struct Tended {
+    collect: Collect,
+    /// Where it is written what pods use.
+    root: PathBuf,
+    /// Where commands ask.
+    socket: PathBuf,
+    /// How often they are listed.
+    period: Duration,
+}
+
+impl Tended {
+    /// Starts what removes them, what lists them for the Node's status, and what answers commands.
+    fn start(
+        self,
+        images: Images,
+        pods: &Pods,
+        listed: watch::Sender<Vec<ContainerImage>>,
+        supervisor: &mut Supervisor,
+    ) {
+        let collection = collection::run(images.clone(), self.collect, pods.clone());
+        supervisor.start("image collection", collection);
+        let keeper = Keeper::new(images.clone(), self.root);
+        supervisor.start("image commands", image::serve(self.socket, keeper));
+        supervisor.start("images", inventory::watch(images, self.period, listed));
+    }
 }
 
 fn tell_meaningless(fields: &[String]) {

@@ -3,8 +3,7 @@ use std::{net::IpAddr, path::PathBuf};
 use clap::{Parser, ValueEnum};
 
 /// What the same program does without a cluster.
-const ALONE: &str =
-    "Without a cluster: nodule run POD.yaml, and nodule ps, logs, stop, rm; see nodule run --help.";
+const ALONE: &str = "Without a cluster: nodule run POD.yaml, and nodule ps, logs, stop, rm; see nodule run --help. Images: see nodule image --help.";
 
 /// A Kubernetes node agent that runs WebAssembly.
 ///

@@ -34,7 +34,7 @@ mod values;
 pub(crate) use file::File;
 use images::images;
 pub(crate) use kubelet::Kubelet;
-use kubelet::{Format, Mode};
+use kubelet::{Format, Mode, Verification};
 use nodule::{PodUsers, SandboxStart};
 
 /// The kubelet's port, and that of its `/healthz`.
@@ -142,16 +142,18 @@ impl Settings {
     ) -> Result<Alone> {
         file.nodule.pod_users.first.get_or_insert(FIRST_LOCAL_USER);
         file.kubelet.cgroup_root.get_or_insert_with(|| LOCAL_GROUP.into());
+        // Images, pods and credentials are one user's.
+        let verification = &mut file.kubelet.image_pull_credentials_verification_policy;
+        verification.get_or_insert(Verification::NeverVerify);
         if !host.is_root {
             file.kubelet.cgroups_per_qos.get_or_insert(false);
         }
         let arguments = Arguments {
-            root_dir: root.to_owned(),
             run_dir: Some(run.to_owned()),
             pod_logs_dir: Some(logs.to_owned()),
             container_logs_dir: Some(root.join("containers")),
             healthz_port: Some(0),
-            ..Arguments::parse_from(["nodule", "--kubeconfig=none"])
+            ..without_cluster(root)
         };
         let (name, addresses) = (name(&arguments, host)?, addresses(&arguments, host)?);
         Ok(Alone {
@@ -159,6 +161,18 @@ impl Settings {
             pods: pods(&arguments, &file, host, &name, &addresses)?,
             log: log(&arguments, &file),
         })
+    }
+}
+
+/// The settings of the images below a root directory, for commands.
+pub(crate) fn images_of(root: &Path, file: &File, host: &Host) -> Result<nodule_image::Config> {
+    images(&without_cluster(root), file, host)
+}
+
+fn without_cluster(root: &Path) -> Arguments {
+    Arguments {
+        root_dir: root.to_owned(),
+        ..Arguments::parse_from(["nodule", "--kubeconfig=none"])
     }
 }
 

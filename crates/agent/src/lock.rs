@@ -7,6 +7,9 @@ use std::{
 
 use anyhow::{Context, Result};
 
+/// What is locked of a root directory.
+pub(crate) const FILE: &str = "agent.lock";
+
 /// Holds a root directory for this agent, as long as it lives. The kernel gives it back however the agent ends; the
 /// sandboxes, which live on, do not inherit it.
 pub(crate) struct Lock {
@@ -38,7 +41,7 @@ impl Lock {
     pub(crate) fn take(root: &Path) -> Result<Self> {
         fs::create_dir_all(root)
             .with_context(|| format!("make root directory {}", root.display()))?;
-        let path = root.join("agent.lock");
+        let path = root.join(FILE);
         let place = || format!("lock {}", path.display());
         let mut file = File::options()
             .read(true)

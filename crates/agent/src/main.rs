@@ -9,7 +9,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 
 mod agent;
@@ -18,6 +18,7 @@ mod client;
 mod collection;
 mod config;
 mod host;
+mod image;
 mod inventory;
 mod local;
 mod lock;
@@ -26,6 +27,7 @@ mod shutdown;
 mod statics;
 mod supervisor;
 mod telemetry;
+mod terminal;
 
 use crate::{
     cli::Arguments,
@@ -56,6 +58,9 @@ fn alone(local: Local) -> Result<ExitCode> {
 }
 
 fn within<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        bail!("another TLS provider was installed first");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .enable_all()

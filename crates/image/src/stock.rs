@@ -89,7 +89,7 @@ impl Inner {
             let digest = self.store.resolve(&Reference::parse(name)?).ok_or_else(unknown)?;
             return self.store.record(&digest).ok_or_else(unknown);
         }
-        let begins = |digest: &Digest| digest.to_string().starts_with(name);
+        let begins = |digest: &Digest| name != "sha256:" && digest.to_string().starts_with(name);
         let mut records: Vec<_> =
             self.store.records().into_iter().filter(|record| begins(&record.digest)).collect();
         match (records.pop(), records.len()) {

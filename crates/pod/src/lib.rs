@@ -40,6 +40,7 @@ mod find;
 mod groups;
 mod hook;
 mod host;
+mod in_use;
 mod layers;
 mod left;
 mod links;
@@ -85,6 +86,7 @@ mod zygote;
 
 pub use evict::{Resource, Starved};
 pub use host::{Cgroups, Config};
+pub use in_use::{InUseError, images_in_use};
 pub use network::Network;
 pub use nodule_sandbox_proto::{Block, NoBlock};
 pub use pods::{Error, Inputs, Pods};

@@ -12,6 +12,7 @@ mod guests;
 mod harness;
 mod http;
 mod image;
+mod image_commands;
 mod network;
 mod node;
 mod outage;

@@ -9,8 +9,10 @@ use tracing::{info, warn};
 
 use super::place::Place;
 use super::server::{Server, listen};
+use crate::collection;
 use crate::config::{File, Settings};
 use crate::host::Host;
+use crate::image::Keeper;
 use crate::lock::Lock;
 use crate::telemetry;
 
@@ -29,14 +31,12 @@ pub(crate) async fn run(place: &Place) -> Result<()> {
     let host = Host::look()?;
     let settings = Settings::local(&place.root, &place.run, &place.logs(), file, &host)?;
     telemetry::start(settings.log)?;
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
-        return Err(anyhow!("another TLS provider was installed first"));
-    }
     if host.is_root {
         // Without it pods have no cgroups, which is told where they are opened.
         let _ = std::fs::create_dir(GROUP);
     }
     crate::agent::has_sandbox(&settings.pods)?;
+    let collect = settings.images.collect.clone();
     let images = Images::open(settings.images).await.context("open the images")?;
     let (orders, ordered) = mpsc::channel(QUEUE);
     let sources = Sources { orders: Some(ordered), ..Sources::default() };
@@ -51,10 +51,18 @@ pub(crate) async fn run(place: &Place) -> Result<()> {
     info!(version = env!("CARGO_PKG_VERSION"), "starting without a cluster");
 
     let mut terminate = signal(SignalKind::terminate()).context("listen to SIGTERM")?;
-    let server = Server { pods, orders, images, volumes: place.volumes() };
+    let keeper = Keeper::new(images.clone(), place.root.clone());
+    let server = Server {
+        pods: pods.clone(),
+        orders,
+        images: images.clone(),
+        keeper,
+        volumes: place.volumes(),
+    };
     let ended = tokio::select! {
         result = server.run(listener) => result,
         result = runner.run() => Err(result.err().map_or_else(|| anyhow!("the pods"), Into::into)),
+        result = collection::run(images, collect, pods) => result,
         _ = terminate.recv() => Ok(()),
     };
     if let Err(error) = &ended {

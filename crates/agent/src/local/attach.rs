@@ -1,7 +1,7 @@
 //! A `nodule run` that stays: shows the logs, waits for the end, stops on Ctrl-C.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -13,8 +13,9 @@ use tokio::task::JoinSet;
 
 use super::client::Client;
 use super::logs::{self, Key, Progress};
-use super::output::{Lines, Screen, plain};
+use super::output::{Lines, Screen};
 use super::pods::{self, statuses};
+use crate::terminal::warn;
 
 /// The exit codes of commands that a signal ended: 128 and its number.
 const INTERRUPTED: u8 = 130;
@@ -146,21 +147,21 @@ impl<'c> Attached<'c> {
                 waiting.and_then(|waiting| waiting.message.as_deref()).unwrap_or_default();
             if self.said.insert(key, reason.to_owned()).as_deref() != Some(reason) {
                 let (name, container) = (pods::name(pod), &status.name);
-                complain(&format!("{name}/{container}: {reason}: {message}"));
+                warn(&format!("{name}/{container}: {reason}: {message}"));
             }
         }
         let failed = pod.status.as_ref().filter(|status| status.phase.as_deref() == Some("Failed"));
         if let Some((reason, message)) =
             failed.and_then(|status| status.reason.clone().zip(status.message.clone()))
         {
-            complain(&format!("{}: {reason}: {message}", pods::name(pod)));
+            warn(&format!("{}: {reason}: {message}", pods::name(pod)));
         }
     }
 
     /// Within their grace periods; asked again, at once.
     async fn stop(&self, again: bool) -> Result<()> {
         let uids = self.pods.iter().map(|pod| pods::uid(pod).to_owned()).collect();
-        complain(if again { "killing the pods" } else { "stopping the pods; Ctrl-C kills them" });
+        warn(if again { "killing the pods" } else { "stopping the pods; Ctrl-C kills them" });
         self.client.stop(uids, again.then_some(0)).await
     }
 
@@ -174,11 +175,6 @@ impl<'c> Attached<'c> {
         let gone = |all: &[Pod]| !all.iter().any(|pod| uids.contains(pods::uid(pod)));
         let _ = self.client.until(gone).await;
     }
-}
-
-/// For people, beside the logs.
-fn complain(text: &str) {
-    let _ = writeln!(io::stderr(), "nodule: {}", plain(text));
 }
 
 struct Signals {

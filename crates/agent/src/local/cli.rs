@@ -3,11 +3,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 /// The words that make a call one of these.
-pub(crate) const COMMANDS: [&str; 6] = ["run", "ps", "logs", "stop", "rm", AGENT];
+pub(crate) const COMMANDS: [&str; 7] = ["run", "ps", "logs", "stop", "rm", "image", AGENT];
 /// The agent in the background: started by the others.
 pub(crate) const AGENT: &str = "local-agent";
 
-/// Runs Pods on this machine, without a cluster.
+/// Runs Pods on this machine, without a cluster, and looks after its images.
 #[derive(Debug, Parser)]
 #[command(name = "nodule", version)]
 pub(crate) struct Local {
@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Stop(Stop),
     /// Removes pods that have ended.
     Rm(Rm),
+    /// Looks at and changes the images of this machine.
+    Image(crate::image::Arguments),
     /// The agent in the background.
     #[command(hide = true, name = AGENT)]
     Agent,

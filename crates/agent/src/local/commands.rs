@@ -20,6 +20,7 @@ use super::pods::{self, find, statuses};
 use super::table::table;
 use super::{agent, manifest};
 use crate::lock::Held;
+use crate::terminal::say;
 
 /// The exit code of an agent that finds another in its place: that one is asked.
 pub(crate) const HELD: u8 = 75;
@@ -33,6 +34,9 @@ pub(crate) async fn main(local: Local) -> Result<ExitCode> {
             ended => ended.map(|()| ExitCode::SUCCESS),
         };
     }
+    if let Command::Image(image) = local.command {
+        return crate::image::main(&local.places, image).await;
+    }
     let client = Client::new(place)?;
     match local.command {
         Command::Run(run) => return self::run(&client, run).await,
@@ -40,7 +44,7 @@ pub(crate) async fn main(local: Local) -> Result<ExitCode> {
         Command::Logs(logs) => self::logs(&client, &logs).await?,
         Command::Stop(stop) => self::stop(&client, &stop).await?,
         Command::Rm(rm) => self::rm(&client, &rm).await?,
-        Command::Agent => {}
+        Command::Image(_) | Command::Agent => {}
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -190,8 +194,4 @@ async fn rm(client: &Client, rm: &Rm) -> Result<()> {
     }
     client.remove(uids.clone(), None).await?;
     client.until(|all| !all.iter().any(|pod| uids.iter().any(|uid| uid == pods::uid(pod)))).await
-}
-
-fn say(text: &str) -> Result<()> {
-    io::stdout().write_all(text.as_bytes()).context("print")
 }

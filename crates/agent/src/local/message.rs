@@ -3,6 +3,8 @@
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
+use crate::image::Ask;
+
 /// A request is a line of at most so many bytes.
 pub(crate) const LONGEST: u64 = 64 << 20;
 
@@ -20,6 +22,8 @@ pub(crate) enum Request {
     Stop { uids: Vec<String>, grace: Option<u64> },
     /// Remove these, by UID; what runs is ended first.
     Remove { uids: Vec<String>, grace: Option<u64> },
+    /// Something about images, which is answered in words of its own.
+    Image(Ask),
 }
 
 /// What the agent answers.

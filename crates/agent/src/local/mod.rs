@@ -20,5 +20,8 @@ mod pods;
 mod server;
 mod table;
 
-pub(crate) use cli::{COMMANDS, Local};
+pub(crate) use cli::{COMMANDS, Local, Places};
 pub(crate) use commands::main;
+pub(crate) use message::Request;
+pub(crate) use place::{Place, SOCKET};
+pub(crate) use server::{is_own, listen};

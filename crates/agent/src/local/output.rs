@@ -98,11 +98,6 @@ impl Lines {
     }
 }
 
-/// A message that came from elsewhere, as one line that does nothing to a terminal.
-pub(crate) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -148,10 +143,5 @@ mod tests {
         }
         let text = String::from_utf8(shown.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text, "\x1b[36ma     |\x1b[0m x\n\x1b[33ma     |\x1b[0m x\n");
-    }
-
-    #[test]
-    fn a_message_does_nothing_to_a_terminal() {
-        assert_eq!(plain("a\x1b[2Jb\nc"), "a [2Jb c");
     }
 }

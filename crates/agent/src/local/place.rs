@@ -5,9 +5,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use super::cli::Places;
+use crate::lock;
 
 /// A socket's path has at most 107 bytes, of which a sandbox's name takes 22 (unix(7)).
 const LONGEST: usize = 85;
+
+/// The socket of an agent, among those of its pods.
+pub(crate) const SOCKET: &str = "agent.sock";
+/// Where a node's agent keeps everything, unless its flags say otherwise.
+const ROOT: &str = "/var/lib/nodule";
+const RUN: &str = "/run/nodule";
+/// Where root's configuration is, of a node's agent and of one without a cluster.
+const CONFIG: &str = "/etc/nodule/config.yaml";
 
 /// Where an agent without a cluster keeps everything. Nobody else can look in.
 #[derive(Debug, Clone)]
@@ -21,6 +30,25 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// That of this machine's node: by the flags, else where its agent has it. The folders are not made here.
+    pub(crate) fn of_node(places: &Places) -> Result<Self> {
+        let or = |path: &Option<PathBuf>, default: &str| match path {
+            Some(path) => std::path::absolute(path).context("the current folder"),
+            None => Ok(default.into()),
+        };
+        let config = or(&places.config, CONFIG)?;
+        Ok(Self {
+            root: or(&places.root_dir, ROOT)?,
+            run: or(&places.run_dir, RUN)?,
+            config: (places.config.is_some() || config.exists()).then_some(config),
+        })
+    }
+
+    /// Whether this machine is a node, and this user its owner.
+    pub(crate) fn is_node() -> bool {
+        rustix::process::geteuid().is_root() && Path::new(ROOT).join(lock::FILE).exists()
+    }
+
     /// By the flags, else as the XDG base directory specification has it, else, for root, as a system's service.
     pub(crate) fn new(places: &Places) -> Result<Self> {
         let user =
@@ -48,7 +76,7 @@ impl Place {
         Self {
             root: "/var/lib/nodule/local".into(),
             run: "/run/nodule/local".into(),
-            config: Some("/etc/nodule/config.yaml".into()),
+            config: Some(CONFIG.into()),
         }
     }
 
@@ -75,7 +103,7 @@ impl Place {
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
-        self.run.join("agent.sock")
+        self.run.join(SOCKET)
     }
 
     /// What the agent says.

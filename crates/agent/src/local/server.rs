@@ -17,10 +17,11 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::message::{Answer, LONGEST, Request};
 use super::{inline, manifest, pods};
+use crate::image::Keeper;
 
 /// Commands that may be connected at once.
 const CONNECTIONS: usize = 64;
@@ -28,6 +29,8 @@ const CONNECTIONS: usize = 64;
 const LOOK: Duration = Duration::from_millis(100);
 /// An agent for which there is nothing to do stays so long: the next command may come at once.
 const IDLE: Duration = Duration::from_secs(10);
+/// Images without a tag that nobody has used for so long are removed when the agent ends.
+const YOUNGEST: Duration = Duration::from_hours(24);
 
 /// What the commands are served with. Clones serve the same pods.
 #[derive(Clone)]
@@ -35,6 +38,8 @@ pub(crate) struct Server {
     pub(crate) pods: Pods,
     pub(crate) orders: mpsc::Sender<Order>,
     pub(crate) images: Images,
+    /// Answers what is asked about them.
+    pub(crate) keeper: Keeper,
     /// Where pods' volumes have their content.
     pub(crate) volumes: PathBuf,
 }
@@ -73,11 +78,20 @@ impl Server {
                     let known = self.pods.list();
                     if known.iter().all(pods::has_ended) {
                         inline::sweep(&self.volumes, &known);
+                        self.forget().await;
                         info!("nothing runs: the agent ends");
                         return Ok(());
                     }
                 }
             }
+        }
+    }
+
+    /// Removes what earlier builds left: a file that has changed is another image.
+    async fn forget(&self) {
+        let gone = self.keeper.prune(false, YOUNGEST).await;
+        if let Err(error) = gone {
+            warn!(error = format!("{error:#}"), "unused images not removed");
         }
     }
 
@@ -121,6 +135,7 @@ impl Server {
                 }
                 say(writing, &Answer::Done).await
             }
+            Request::Image(ask) => self.keeper.answer(ask, writing).await,
         }
     }
 
@@ -213,7 +228,7 @@ impl Server {
 }
 
 /// Of this user, or of root: the mode of the socket says so too.
-fn is_own(stream: &UnixStream) -> bool {
+pub(crate) fn is_own(stream: &UnixStream) -> bool {
     let own = rustix::process::geteuid().as_raw();
     stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
 }

@@ -1,34 +1,16 @@
 //! The list of pods, for people.
 
-use std::fmt::Write as _;
-
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::pods::{self, statuses};
+use crate::terminal::{age, columns};
 
 /// As `kubectl get pods` shows them.
 pub(crate) fn table(pods: &[Pod], now: Timestamp) -> String {
     let mut rows = vec![["POD", "READY", "STATUS", "RESTARTS", "AGE", "IMAGE"].map(str::to_owned)];
     rows.extend(pods.iter().map(|pod| row(pod, now)));
-    let width = |column: usize| {
-        rows.iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..6).map(width).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(line, "{cell:width$}   ");
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+    columns(&rows)
 }
 
 fn row(pod: &Pod, now: Timestamp) -> [String; 6] {
@@ -36,7 +18,7 @@ fn row(pod: &Pod, now: Timestamp) -> [String; 6] {
     let ready = all.iter().filter(|status| status.ready).count();
     let restarts: i32 = all.iter().map(|status| status.restart_count).sum();
     let started = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    let age = started.map(|started| now.duration_since(started).as_secs().max(0));
+    let age = started.map(|started| age(now.duration_since(started)));
     let images = pod.spec.iter().flat_map(|spec| &spec.containers);
     let image = images.filter_map(|container| container.image.clone()).next().unwrap_or_default();
     let namespace = pods::namespace(pod);
@@ -46,7 +28,7 @@ fn row(pod: &Pod, now: Timestamp) -> [String; 6] {
         format!("{ready}/{}", all.len()),
         state(pod),
         restarts.to_string(),
-        age.map(short).unwrap_or_default(),
+        age.unwrap_or_default(),
         image.split('@').next().unwrap_or_default().to_owned(),
     ]
 }
@@ -73,15 +55,6 @@ fn state(pod: &Pod) -> String {
         phase => phase,
     };
     own.or_else(|| reasons.next_back()).unwrap_or_else(|| phase.to_owned())
-}
-
-fn short(seconds: i64) -> String {
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m", seconds / 60),
-        3600..86400 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86400),
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of a test fail as a test does")]
 
 mod guests;
+mod images;
 mod machine;
 
 use std::os::unix::fs::PermissionsExt;

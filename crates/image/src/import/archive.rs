@@ -1,7 +1,6 @@
 //! An archive of images: the tar file of an OCI image layout, or what `docker save` writes. Its files go to the store under
 //! the digests that they have, whatever they are called; what no image refers to in the end is collected.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -30,7 +29,7 @@ pub(super) struct Unpacked {
     files: BTreeMap<String, Item>,
     texts: BTreeMap<String, Vec<u8>>,
     /// Nothing refers to the files before an image does.
-    holds: RefCell<Vec<Hold>>,
+    holds: Vec<Hold>,
 }
 
 enum Item {
@@ -59,8 +58,8 @@ pub(super) fn unpack(inner: &Inner, path: &Path) -> Result<Unpacked, Cause> {
     let file = File::open(path).and_then(regular).map_err(Cause::Read)?;
     let inflated = Inflated::new(file).map_err(Cause::Read)?;
     let mut archive = Archive::new(inflated);
-    let holds = RefCell::default();
-    let mut unpacked = Unpacked { files: BTreeMap::new(), texts: BTreeMap::new(), holds };
+    let mut unpacked =
+        Unpacked { files: BTreeMap::new(), texts: BTreeMap::new(), holds: Vec::new() };
     let mut count = 0;
     while let Some(entry) = archive.next().map_err(Cause::Archive)? {
         count += 1;
@@ -77,8 +76,8 @@ impl Unpacked {
         self.texts.get(name).map(Vec::as_slice)
     }
 
-    pub(super) fn hold(&self, hold: Hold) {
-        self.holds.borrow_mut().push(hold);
+    pub(super) fn hold(&mut self, hold: Hold) {
+        self.holds.push(hold);
     }
 
     fn add<R: Read>(
@@ -115,7 +114,7 @@ impl Unpacked {
 
     /// Puts a file into the store, under its own digest.
     fn keep<R: Read>(
-        &self,
+        &mut self,
         inner: &Inner,
         archive: &mut Archive<R>,
         size: u64,

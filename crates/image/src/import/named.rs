@@ -96,17 +96,17 @@ impl Inner {
     ) -> Result<Vec<Image>, Cause> {
         let (inner, archive) = (Arc::clone(self), path.to_owned());
         let unpacked = spawn_blocking(move || unpack(&inner, &archive)).await;
-        let unpacked = unpacked.map_err(|error| Cause::Read(error.into()))??;
+        let mut unpacked = unpacked.map_err(|error| Cause::Read(error.into()))??;
         let found = match unpacked.text("index.json") {
             Some(index) => indexed(index)?,
-            None => self.saved(&unpacked).await?,
+            None => self.saved(&mut unpacked).await?,
         };
         // What was unpacked lies in the store, and stays there as long as it is held.
         self.take_up_all(path, name, found, &self.config.root).await
     }
 
     /// Manifests for images that `docker save` of before 2024 wrote without any.
-    async fn saved(&self, unpacked: &Unpacked) -> Result<Vec<Found>, Cause> {
+    async fn saved(&self, unpacked: &mut Unpacked) -> Result<Vec<Found>, Cause> {
         let manifests = unpacked.saved()?;
         let mut found = Vec::new();
         for Manifest { content, names } in manifests {
