@@ -28,6 +28,7 @@ fn starved(short: &nodule_node::Starved) -> Starved {
         resource,
         threshold: short.threshold,
         available: short.available,
+        wanted: short.wanted,
         longest_grace: short.longest_grace,
     }
 }

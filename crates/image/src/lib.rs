@@ -403,6 +403,16 @@ impl Images {
         Arc::clone(&self.0).collect(collect, used).await
     }
 
+    /// Removes every image that nobody uses and that is not too young (`imageMinimumGCAge`), however much room there is: what
+    /// the node does before it evicts pods for their disk. `used` is as for `collect`.
+    ///
+    /// # Errors
+    /// When the store cannot be read or changed: what was not removed is found by the next call.
+    pub async fn free(&self, used: BTreeSet<String>) -> Result<Collected, StoreError> {
+        let all = Collect { high: 0, low: 0, ..self.0.config.collect.clone() };
+        self.collect(all, used).await
+    }
+
     /// All images of this node, the largest first.
     pub fn list(&self) -> Vec<Listed> {
         let mut names = self.0.store.names();

@@ -67,6 +67,7 @@ impl Limit {
             resource: self.resource,
             threshold: self.amount.of(level.capacity),
             available: level.available,
+            wanted: self.wanted(level),
             longest_grace: self.soft.map(|_| longest_grace),
         })
     }

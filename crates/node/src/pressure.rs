@@ -26,6 +26,8 @@ pub struct Starved {
     pub threshold: u64,
     /// What is.
     pub available: u64,
+    /// What must be before nothing is done for it any more: the threshold and the minimum to be reclaimed.
+    pub wanted: u64,
     /// The threshold is a soft one: so many seconds a pod has at most to end (`evictionMaxPodGracePeriod`).
     pub longest_grace: Option<u64>,
 }
@@ -147,6 +149,7 @@ mod tests {
             storage: vec![Amount::Share(0.10), Amount::Share(0.15)],
             soft: vec![soft(Resource::Storage, 500), soft(Resource::Inodes, 950)],
             longest_grace: 20,
+            reclaim: vec![(Resource::Storage, Amount::Units(7))],
             ..Thresholds::default()
         };
         let measure = Measure {
@@ -156,14 +159,15 @@ mod tests {
             ..Measure::default()
         };
         let wanted = [
-            (Resource::Memory, 100, 90, None),
-            (Resource::Storage, 150, 90, None),
-            (Resource::Inodes, 950, 900, Some(20)),
+            (Resource::Memory, 100, 90, 100, None),
+            (Resource::Storage, 150, 90, 157, None),
+            (Resource::Inodes, 950, 900, 950, Some(20)),
         ]
-        .map(|(resource, threshold, available, longest_grace)| Starved {
+        .map(|(resource, threshold, available, wanted, longest_grace)| Starved {
             resource,
             threshold,
             available,
+            wanted,
             longest_grace,
         });
         let mut pressure = Pressure::new(&thresholds);

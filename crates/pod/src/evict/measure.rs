@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use nodule_sandbox_proto::Process;
 use nodule_volume::Usage;
@@ -11,6 +12,16 @@ use super::Resource;
 use crate::host::Host;
 use crate::record::Folder;
 use crate::view::{View, log_folder};
+
+/// What is left of the disk that `root` is on, in the resource's units; none of what is not of the disk, or cannot be measured.
+pub(super) fn left(root: &Path, resource: Resource) -> Option<u64> {
+    let disk = rustix::fs::statvfs(root).ok()?;
+    match resource {
+        Resource::Storage => Some(disk.f_bavail.saturating_mul(disk.f_frsize)),
+        Resource::Inodes => Some(disk.f_favail),
+        Resource::Memory | Resource::Pids => None,
+    }
+}
 
 /// By container, in the resource's units; under no name what is the pod's as a whole. What cannot be measured is nothing.
 pub(super) fn pod(host: &Host, view: &View, resource: Resource) -> BTreeMap<String, u64> {
@@ -50,7 +61,7 @@ fn disk(host: &Host, view: &View) -> BTreeMap<String, u64> {
     of_containers.chain([(String::new(), volumes)]).collect()
 }
 
-fn used(folder: &std::path::Path) -> u64 {
+fn used(folder: &Path) -> u64 {
     match nodule_volume::usage(folder) {
         Ok(Usage::Bytes(bytes)) => bytes,
         Ok(Usage::Unbounded) => u64::MAX,

@@ -1,9 +1,10 @@
 //! Eviction: when the node runs short of memory, disk or process ids, pods end so that it lives (Kubernetes docs, "Node-pressure
 //! Eviction"; the kubelet's `eviction/eviction_manager.go`).
 //!
-//! One pod a round, and its end is waited for before the node is measured anew. [`rank`] says which, and why; [`measure`] asks what
-//! they use.
+//! Of the disk, what nobody needs goes first ([`free`]). Then one pod a round, and its end is waited for before the node is
+//! measured anew. [`rank`] says which, and why; [`measure`] asks what they use.
 
+mod free;
 mod measure;
 mod rank;
 
@@ -15,6 +16,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::admission::is_critical;
+use crate::events::Kind;
 use crate::failure::Failure;
 use crate::host::Host;
 use crate::view::View;
@@ -46,20 +48,22 @@ pub struct Starved {
     pub threshold: u64,
     /// What is.
     pub available: u64,
+    /// What must be before nothing is done for it any more: the threshold and the minimum to be reclaimed.
+    pub wanted: u64,
     /// The threshold is a soft one: so many seconds a pod has at most to end (`evictionMaxPodGracePeriod`).
     pub longest_grace: Option<u64>,
 }
 
-/// Evicts a pod whenever the node is measured and found short, for as long as the future is polled.
+/// Makes room whenever the node is measured and found short, for as long as the future is polled.
 pub(crate) async fn watch(
     host: Arc<Host>,
     views: Views,
     mut starved: watch::Receiver<Vec<Starved>>,
 ) {
     loop {
-        let first = starved.borrow_and_update().first().copied();
-        if let Some(short) = first {
-            relieve(&host, &views, short).await;
+        let all = starved.borrow_and_update().clone();
+        if let Some(short) = all.first() {
+            relieve(&host, &views, *short, &all).await;
         }
         if starved.changed().await.is_err() {
             // Nobody measures the node any more: the agent ends.
@@ -68,7 +72,27 @@ pub(crate) async fn watch(
     }
 }
 
-async fn relieve(host: &Arc<Host>, views: &Views, short: Starved) {
+/// Frees what pods need not end for, and evicts one if that was not enough.
+async fn relieve(host: &Arc<Host>, views: &Views, short: Starved, all: &[Starved]) {
+    let message = format!("Attempting to reclaim {}", short.resource.told());
+    host.events.say_of_node(Kind::Warning, "EvictionThresholdMet", &message);
+    if short.resource.is_of_disk() {
+        free::free(host, views).await;
+        let mut of_disk = all.iter().filter(|one| one.resource.is_of_disk());
+        if of_disk.all(|one| is_over(host, one)) {
+            return info!(?short, "the node is not short any more, without evicting a pod");
+        }
+    }
+    evict(host, views, short).await;
+}
+
+/// Whether as much as is wanted of the disk is there now.
+fn is_over(host: &Host, starved: &Starved) -> bool {
+    let left = measure::left(&host.config.root, starved.resource);
+    left.is_some_and(|left| left >= starved.wanted)
+}
+
+async fn evict(host: &Arc<Host>, views: &Views, short: Starved) {
     let candidates = views.all().into_iter().filter(|(_, view)| may_go(&view.borrow()));
     let candidates: Vec<_> = candidates.collect();
     let (asked, looked) = (Arc::clone(host), candidates.clone());

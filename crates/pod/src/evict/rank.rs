@@ -51,8 +51,13 @@ impl Resource {
         }
     }
 
+    /// Whether more of it comes of what is removed from the disk.
+    pub(super) fn is_of_disk(self) -> bool {
+        matches!(self, Self::Storage | Self::Inodes)
+    }
+
     /// In messages.
-    fn told(self) -> &'static str {
+    pub(super) fn told(self) -> &'static str {
         match self {
             Self::Inodes => "inodes",
             Self::Pids => "pids",
@@ -84,7 +89,7 @@ impl Failure {
     /// The node is short of something: gone at once below a hard threshold (`immediateEvictionGracePeriodSeconds`), and in the
     /// pod's own time below a soft one, as far as the node has it.
     pub(super) fn starved(victim: &Candidate, short: Starved) -> Self {
-        let Starved { resource, threshold, available, longest_grace } = short;
+        let Starved { resource, threshold, available, longest_grace, wanted: _ } = short;
         let grace = longest_grace.map_or(1, |longest| own_grace(&victim.pod).min(longest));
         let (threshold, available) = (resource.amount(threshold), resource.amount(available));
         let resource_name = resource.told();
@@ -150,7 +155,7 @@ mod tests {
     }
 
     fn short(resource: Resource, threshold: u64, available: u64) -> Starved {
-        Starved { resource, threshold, available, longest_grace: None }
+        Starved { resource, threshold, available, wanted: threshold, longest_grace: None }
     }
 
     #[test]

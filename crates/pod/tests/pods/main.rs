@@ -49,6 +49,7 @@ use tokio::task::JoinSet;
 /// An agent's pods on a node of their own. Dropped, they end as with `kill -9`.
 struct Agent {
     pods: Pods,
+    images: Images,
     registered: watch::Sender<Option<Arc<Node>>>,
     starved: watch::Sender<Vec<Starved>>,
     shutting: watch::Sender<bool>,
@@ -103,6 +104,7 @@ impl Agent {
         // Done by the first test of the process; the others find it done.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut config = nodule_image::Config::new(root.join("images"), program("NODULE_COMPILE"));
+        config.collect.youngest = Duration::ZERO;
         config.plain_http = registries.iter().map(|host| (*host).to_owned()).collect();
         let images = Images::open(config).await.unwrap();
         let mut config = Config {
@@ -143,13 +145,13 @@ impl Agent {
         let (shutting, is_shutting) = watch::channel(false);
         let inputs = Inputs { node, starved: short, shutting: is_shutting };
         let sources = Sources { cluster: Some(api.client()), statics, orders: None };
-        let (pods, runner) = Pods::new(sources, config, images, inputs);
+        let (pods, runner) = Pods::new(sources, config, images.clone(), inputs);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let Err(error) = runner.run().await;
             panic!("{error}");
         });
-        Self { pods, registered, starved, shutting, _runner: tasks }
+        Self { pods, images, registered, starved, shutting, _runner: tasks }
     }
 }
 
