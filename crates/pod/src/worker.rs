@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 use nodule_sandbox_proto::{Exit, Started};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 use tracing::{debug, error, warn};
 
+use crate::admit::Reread;
 use crate::events::Kind;
 use crate::failure::Failure;
 use crate::hook::{self, Hooks, Moment};
@@ -64,6 +65,8 @@ pub(crate) enum Notice {
     Hooked { container: String, attempt: u32, moment: Moment, result: Result<(), hook::Failed> },
     /// A container was given other resources, or could not be.
     Resized(Applied),
+    /// The Node was read once more, or may not be.
+    Reread(Option<Arc<Node>>),
     /// A round of setting up the volumes is over.
     Mounted(Box<Mounted>),
     /// The API server has nothing more to be told.
@@ -96,6 +99,7 @@ pub(crate) struct Worker {
     pub(crate) hooks: Hooks,
     pub(crate) probes: Probes,
     pub(crate) applying: Applying,
+    pub(crate) reread: Reread,
     /// Other pods have given back what they had of the node.
     freed: watch::Receiver<()>,
     pub(crate) desired: watch::Receiver<Desired>,
@@ -152,6 +156,7 @@ impl Worker {
             hooks: Hooks::default(),
             probes: Probes::new(Timestamp::now()),
             applying: Applying::default(),
+            reread: Reread::default(),
             freed,
             desired,
             wanted,
@@ -346,6 +351,7 @@ impl Worker {
             }
             Notice::Measured { exceeded, took } => self.measured(exceeded, took),
             Notice::Resized(applied) => self.applied(applied),
+            Notice::Reread(node) => self.read(node),
             Notice::Mounted(mounted) => self.mounted(*mounted),
             Notice::Linked { container, result: Err(error) } => {
                 warn!(container, error = &error as &dyn std::error::Error, "log not linked");

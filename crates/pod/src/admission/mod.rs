@@ -36,6 +36,9 @@ const SAFE_SYSCTLS: [&str; 12] = [
 const MEMORY: &str = "MemoryPressure";
 const PRESSURES: [&str; 3] = [MEMORY, "DiskPressure", "PIDPressure"];
 
+/// The predicate of node selectors and node affinity, which is the reason of a refusal for them.
+pub(crate) const AFFINITY: &str = "NodeAffinity";
+
 /// Why a pod is not taken on, in what is not a matter of room.
 pub(crate) fn refusal(pod: &Pod, node: &Node) -> Option<Failure> {
     pressure(pod, node)
@@ -121,7 +124,7 @@ fn system(pod: &Pod, node: &Node) -> Option<Failure> {
 fn affinity(pod: &Pod, node: &Node) -> Option<Failure> {
     let spec = pod.spec.as_ref()?;
     let why = "node(s) didn't match Pod's node affinity/selector";
-    (!affinity::matches(spec, node)).then(|| predicate("NodeAffinity", why))
+    (!affinity::matches(spec, node)).then(|| predicate(AFFINITY, why))
 }
 
 fn name(pod: &Pod, node: &Node) -> Option<Failure> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::http::Method;
 use serde_json::{Value, json};
 
-use crate::api::Api;
+use crate::api::{Api, Fault};
 use crate::node::Node;
 
 fn pod(node: &Node, name: &str, cpu: &str) -> Value {
@@ -55,6 +55,54 @@ async fn a_pod_that_does_not_fit_has_failed_says_why_and_shows_no_container() {
     assert_eq!(node.api.requests(&Method::PATCH, "/pods/second/status").len(), 1);
     node.api.delete("second", 30);
     node.api.until("removal", |api| api.pod("second").is_none().then_some(())).await;
+}
+
+/// A pod for nodes with this disk.
+fn selective(node: &Node, name: &str, disk: &str) -> Value {
+    let mut pod = pod(node, name, "1");
+    pod["spec"]["nodeSelector"] = json!({"disk": disk});
+    pod
+}
+
+fn labelled(disk: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "labels": {"disk": disk}}})
+}
+
+#[tokio::test]
+async fn a_node_is_read_once_more_before_a_pod_is_refused_for_its_affinity() {
+    let node = Node::new().await;
+    let _agent = node.agent().await;
+    node.api.put("nodes", labelled("fast"));
+    for fault in [Fault::Code(503), Fault::Cut] {
+        node.api.fail(Method::GET, "/nodes/n1", fault);
+    }
+    let asked = || node.api.requests(&Method::GET, "/nodes/n1").len();
+    // A label that the watch has not shown.
+    node.api.apply(selective(&node, "web", "fast"));
+    node.api.status("web", "/phase", "Running").await;
+    assert_eq!(asked(), 3);
+
+    node.api.apply(selective(&node, "other", "slow"));
+    let told = failed(&node.api, "other", "NodeAffinity").await;
+    let why = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
+    assert_eq!(told["status"]["message"], format!("Pod was rejected: {why}"));
+    assert_eq!(asked(), 4);
+    // What it had of the node while it was read is free again: of eight CPUs one is taken.
+    node.api.apply(pod(&node, "large", "7"));
+    node.api.status("large", "/phase", "Running").await;
+    // Whoever fits by what the watch has shown asks nobody.
+    assert_eq!(asked(), 4);
+}
+
+#[tokio::test]
+async fn a_node_that_may_not_be_read_is_as_the_watch_has_shown_it() {
+    let node = Node::new().await;
+    let _agent = node.agent().await;
+    node.api.put("nodes", labelled("fast"));
+    node.api.fail(Method::GET, "/nodes/n1", Fault::Code(403));
+    node.api.apply(selective(&node, "web", "fast"));
+    failed(&node.api, "web", "NodeAffinity").await;
+    assert_eq!(node.api.requests(&Method::GET, "/nodes/n1").len(), 1);
 }
 
 #[tokio::test]
