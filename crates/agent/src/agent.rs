@@ -2,7 +2,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::ContainerImage;
-use nodule_api::{Health, HealthServer, Server};
+use nodule_api::{Health, HealthServer, Metrics, Server};
 use nodule_image::{Collect, Images};
 use nodule_node::{Inputs, Outputs};
 use nodule_pod::{Pods, Sources};
@@ -56,10 +56,12 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     let (measured, shortages) = watch::channel(Vec::new());
     let (told, starved) = watch::channel(Vec::new());
     let seen = nodule_pod::Inputs { node: registration, starved, shutting: shutting.clone() };
+    let metrics = Metrics::default();
+    let counted = nodule_pod::Metrics::register(&metrics.probes).context("count probes")?;
     let mut supervisor = Supervisor::new();
     let cluster = Some(clients.client()?);
     let sources = Sources { cluster, statics: statics.watch(&mut supervisor)?, orders: None };
-    let (handle, runner) = Pods::new(sources, pods, images.clone(), seen);
+    let (handle, runner) = Pods::new(sources, pods, images.clone(), seen, counted);
     let inputs = Inputs { problems, unconfined: handle.missing_layers(), images: published };
     let outputs = Outputs { registered, starved: measured };
     // The first task that ends ends the agent: to answer at all is to be well.
@@ -70,7 +72,7 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     let waiting = Waiting { shuts, shutting, problems: telling, drained: handle.drained() };
     waiting.start(shutdown, &mut supervisor);
     tended.start(images, &handle, listed, &mut supervisor);
-    supervisor.serve("api", |stop| server.run(handle, reviews, checks, stop));
+    supervisor.serve("api", |stop| server.run(handle, reviews, checks, metrics, stop));
     if let Some(server) = healthz {
         supervisor.serve("healthz", |stop| server.run(well, stop));
     }

@@ -8,7 +8,7 @@
 //! for it is dropped.
 //!
 //! Read `server.rs` (listening), `connection.rs` (one client), `guard.rs` (who may), then what is served:
-//! `logs.rs`, `pods.rs`, `health.rs`. `tls.rs` loads and reloads certificates; `authentication.rs` and
+//! `logs.rs`, `pods.rs`, `metrics.rs`, `health.rs`. `tls.rs` loads and reloads certificates; `authentication.rs` and
 //! `authorization.rs` ask the API server and remember its answers for a while.
 
 mod authentication;
@@ -19,6 +19,7 @@ mod guard;
 mod health;
 mod listener;
 mod logs;
+mod metrics;
 mod node;
 mod pods;
 mod server;
@@ -26,6 +27,7 @@ mod tls;
 
 pub use authorization::Authorization;
 pub use health::{Health, HealthServer};
+pub use metrics::Metrics;
 pub use node::Node;
 pub use server::{Config, Error, Server};
 pub use tls::{Pem, Tls, TlsError};

@@ -18,6 +18,7 @@ use crate::authorization::{Authorization, Authorizer};
 use crate::guard::{Guard, guard};
 use crate::health::{self, Health};
 use crate::listener::{Listener, Place};
+use crate::metrics::{self, Metrics};
 use crate::node::Node;
 use crate::tls::{Current, Tls, TlsError};
 use crate::{connection, logs, pods};
@@ -90,13 +91,14 @@ impl Server {
         node: impl Into<Node>,
         client: kube::Client,
         health: Health,
+        metrics: Metrics,
         stop: CancellationToken,
     ) {
         let guard = Guard {
             authentication: Authentication::new(client.clone()),
             authorizer: Authorizer::new(self.authorization, client, self.node),
         };
-        let router = router(Arc::new(node.into()), Arc::new(guard), health);
+        let router = router(Arc::new(node.into()), Arc::new(guard), health, metrics);
         let tls = self.tls;
         let serve =
             |stream, place| connect(stream, place, Arc::clone(&tls), router.clone(), stop.clone());
@@ -104,12 +106,13 @@ impl Server {
     }
 }
 
-fn router(node: Arc<Node>, guarded_by: Arc<Guard>, health: Health) -> Router {
+fn router(node: Arc<Node>, guarded_by: Arc<Guard>, health: Health, metrics: Metrics) -> Router {
     Router::new()
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::read))
         .route("/pods", get(pods::list))
         .with_state(node)
         .merge(health::router(health))
+        .merge(metrics::router(metrics))
         .fallback(async || (StatusCode::NOT_FOUND, "404 page not found\n"))
         .layer(from_fn_with_state(guarded_by, guard))
 }

@@ -17,6 +17,7 @@ use crate::events::Events;
 use crate::failure::Failure;
 use crate::groups::Groups;
 use crate::layers::Layers;
+use crate::metrics::Metrics;
 use crate::mirror::Mirrors;
 use crate::network::Network;
 use crate::objects::Objects;
@@ -95,6 +96,7 @@ pub(crate) struct Host {
     pub(crate) client: Option<kube::Client>,
     pub(crate) images: Images,
     pub(crate) events: Events,
+    pub(crate) metrics: Metrics,
     /// How often all pods together may ask the API server.
     pub(crate) rate: Arc<Rate>,
     /// The mirrors of static pods.

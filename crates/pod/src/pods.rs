@@ -16,6 +16,7 @@ use crate::evict::{self, Starved};
 use crate::groups::Groups;
 use crate::host::{Config, Host};
 use crate::layers::Layers;
+use crate::metrics::Metrics;
 use crate::mirror::{self, Mirrors};
 use crate::objects::Objects;
 use crate::rate::Rate;
@@ -86,7 +87,13 @@ pub(crate) enum Cause {
 
 impl Pods {
     /// The pods of these sources, and the runner that looks after them.
-    pub fn new(sources: Sources, config: Config, images: Images, inputs: Inputs) -> (Self, Runner) {
+    pub fn new(
+        sources: Sources,
+        config: Config,
+        images: Images,
+        inputs: Inputs,
+        metrics: Metrics,
+    ) -> (Self, Runner) {
         let (missing, layers) = watch::channel(BTreeSet::new());
         let (drained, is_drained) = watch::channel(false);
         let pods = Self { views: Views::default(), layers, drained: is_drained };
@@ -131,6 +138,7 @@ impl Pods {
             client: sources.cluster.clone(),
             images,
             events,
+            metrics,
             objects,
             services,
             rate,

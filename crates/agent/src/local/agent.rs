@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, anyhow};
 use nodule_image::Images;
-use nodule_pod::{Inputs, Pods, Sources};
+use nodule_pod::{Inputs, Metrics, Pods, Sources};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
@@ -46,7 +46,9 @@ pub(crate) async fn run(place: &Place) -> Result<()> {
         starved: watch::channel(Vec::new()).1,
         shutting: watch::channel(false).1,
     };
-    let (pods, runner) = Pods::new(sources, settings.pods, images.clone(), inputs);
+    // Nobody asks for what is counted.
+    let metrics = Metrics::register(&prometheus::Registry::new()).context("count probes")?;
+    let (pods, runner) = Pods::new(sources, settings.pods, images.clone(), inputs, metrics);
     let listener = listen(&place.socket())?;
     info!(version = env!("CARGO_PKG_VERSION"), "starting without a cluster");
 

@@ -18,7 +18,7 @@ fn object(review: &Value, status: Value) -> Value {
 }
 
 /// Knows the token `good`, and lets users use these subresources of the node.
-async fn knowing(allowed: &'static [&'static str]) -> ApiServer {
+pub(crate) async fn knowing(allowed: &'static [&'static str]) -> ApiServer {
     ApiServer::start(move |path, review| {
         let status = if path == TOKENS {
             let user = json!({"username": "ada", "uid": "7", "groups": ["readers"], "extra": {"k": ["v"]}});
@@ -103,7 +103,7 @@ async fn unknown_paths_are_404_and_wrong_methods_405() {
         "/containerLogs/ns/pod",
         "/pods/pod",
         "/%70ods",
-        "/metrics",
+        "/metrics/other",
     ] {
         assert_eq!(client.get(path).await.0, StatusCode::NOT_FOUND, "{path}");
     }

@@ -11,5 +11,6 @@ mod certificates;
 mod client;
 mod health;
 mod logs;
+mod metrics;
 mod served;
 mod tls;

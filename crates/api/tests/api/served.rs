@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8s_openapi::api::core::v1::Pod;
-use nodule_api::{Authorization, Config, Health, Node, Pem, Server, Tls};
+use nodule_api::{Authorization, Config, Health, Metrics, Node, Pem, Server, Tls};
 use nodule_logs::{Rotation, Writer};
 use nodule_pod::{Instance, Log, LogError};
 use tempfile::TempDir;
@@ -25,6 +25,7 @@ pub(crate) struct Served {
     pub(crate) admin: Identity,
     pub(crate) shown: Shown,
     pub(crate) works: Arc<AtomicBool>,
+    pub(crate) metrics: Metrics,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: JoinSet<()>,
 }
@@ -70,9 +71,11 @@ impl Served {
         let health = Health::new(move || {
             if asked.load(Ordering::SeqCst) { Ok(()) } else { Err("stuck".to_owned()) }
         });
+        let metrics = Metrics::default();
+        let (node, counted) = (shown.clone().node(), metrics.clone());
         let mut tasks = JoinSet::new();
-        tasks.spawn(server.run(shown.clone().node(), api_server.client(), health, stop.clone()));
-        Served { port, servers, clients, admin, shown, works, stop, tasks }
+        tasks.spawn(server.run(node, api_server.client(), health, counted, stop.clone()));
+        Served { port, servers, clients, admin, shown, works, metrics, stop, tasks }
     }
 
     pub(crate) fn dial<'a>(&'a self, identity: Option<&'a Identity>) -> Dial<'a> {

@@ -1,7 +1,7 @@
 //! Probes: whether a container has started, is alive, may be sent requests; asked of it from outside, as the kubelet does.
 //!
 //! `action.rs` turns a probe of the spec into what is asked; `http.rs`, `tcp.rs` and `grpc.rs` ask it, once; `tally.rs`
-//! counts the answers; `prober.rs` is the task that asks again and again, one for each container and kind of probe;
+//! counts the answers, `metrics.rs` for those who look on; `prober.rs` is the task that asks again and again, one for each container and kind of probe;
 //! `health.rs` is what is known by that, and kept; `watch.rs` is where the pod's worker starts such tasks and hears them.
 
 pub(crate) mod action;
@@ -9,6 +9,7 @@ mod exec;
 pub(crate) mod grpc;
 pub(crate) mod health;
 pub(crate) mod http;
+mod metrics;
 mod prober;
 pub(crate) mod tally;
 pub(crate) mod tcp;
@@ -18,6 +19,7 @@ mod watch;
 use k8s_openapi::api::core::v1::{Container, Probe};
 
 pub(crate) use exec::exec;
+pub(crate) use metrics::{Metrics, Series};
 pub(crate) use prober::Prober;
 pub(crate) use tls::PLAIN;
 pub(crate) use watch::Probes;

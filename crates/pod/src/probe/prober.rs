@@ -9,7 +9,7 @@ use tracing::debug;
 
 use super::action::{Action, Asker, action, minor};
 use super::tally::{Pace, Tally};
-use super::{Attempt, Kind, Outcome, exec, grpc, http, tcp};
+use super::{Attempt, Kind, Outcome, Series, exec, grpc, http, tcp};
 use crate::events::{Events, Kind as Weight};
 
 /// How often a question is put at once that the prober could not ask (the kubelet's `maxProbeRetries`).
@@ -23,6 +23,7 @@ pub(crate) struct Prober {
     /// The path of the container in its pod, for Events.
     pub(crate) field: String,
     pub(crate) events: Events,
+    pub(crate) series: Arc<Series>,
     /// The pod's primary address.
     pub(crate) address: String,
     /// The kubelet's version that the node reports.
@@ -56,6 +57,7 @@ impl Prober {
     /// One question, put again where it could not be asked, and told of if the answer is not good. None if it could not be
     /// asked at all: that counts for nothing.
     async fn ask(&self, probe: &Probe, limit: Duration) -> Option<bool> {
+        let start = Instant::now();
         let mut attempt = self.attempt(probe, limit).await;
         for _ in 1..TRIES {
             if attempt.is_ok() {
@@ -63,6 +65,15 @@ impl Prober {
             }
             attempt = self.attempt(probe, limit).await;
         }
+        let good = self.tell(attempt)?;
+        match good {
+            true => self.series.succeeded(start.elapsed()),
+            false => self.series.failed(),
+        }
+        Some(good)
+    }
+
+    fn tell(&self, attempt: Attempt) -> Option<bool> {
         let title = self.kind.title();
         match attempt {
             Ok(Outcome::Success) => return Some(true),

@@ -11,10 +11,10 @@ use tracing::info;
 
 use super::health::{Halt, Health};
 use super::tally::Pace;
-use super::{Kind, Prober};
+use super::{Kind, Prober, Series};
 use crate::ending::own_grace;
 use crate::order::{self, Role};
-use crate::record::{Phase, Stop};
+use crate::record::{Phase, Record, Stop};
 use crate::restart::is_sidecar;
 use crate::worker::Worker;
 
@@ -23,6 +23,8 @@ pub(crate) struct Probes {
     tasks: JoinSet<Probed>,
     /// By container and kind: the run that is asked, and the task that does.
     running: BTreeMap<(String, Kind), (u32, AbortHandle)>,
+    /// By container and kind: what is counted, over all of its runs.
+    series: BTreeMap<(String, Kind), Arc<Series>>,
     /// When this worker began: what started before, another agent has started.
     since: Timestamp,
 }
@@ -38,7 +40,7 @@ pub(crate) struct Probed {
 
 impl Probes {
     pub(crate) fn new(since: Timestamp) -> Self {
-        Self { tasks: JoinSet::new(), running: BTreeMap::new(), since }
+        Self { tasks: JoinSet::new(), running: BTreeMap::new(), series: BTreeMap::new(), since }
     }
 
     /// Waits for the next finding; none if nothing is asked. May be dropped: no finding is lost.
@@ -58,6 +60,9 @@ impl Worker {
             }
             keep
         });
+        self.probes
+            .series
+            .retain(|(container, kind), _| is_counted(&self.record, container, *kind));
         for ((container, kind), attempt) in wanted {
             if !self.probes.running.contains_key(&(container.clone(), kind)) {
                 self.ask(&container, kind, attempt, None);
@@ -111,6 +116,7 @@ impl Worker {
             field: Role::of(&self.record.pod, name).field(name),
             container,
             events: self.host.events.clone(),
+            series: self.series(name, kind),
             address: self.address(),
             version: self.host.config.version.clone(),
         };
@@ -119,6 +125,13 @@ impl Worker {
             Probed { container, attempt, kind, good: prober.run(known, wait).await }
         });
         self.probes.running.insert((name.to_owned(), kind), (attempt, task));
+    }
+
+    fn series(&mut self, container: &str, kind: Kind) -> Arc<Series> {
+        let (metrics, pod) = (&self.host.metrics.probes, &self.record.pod);
+        let new = || Arc::new(metrics.series(pod, container, kind));
+        let known = self.probes.series.entry((container.to_owned(), kind));
+        Arc::clone(known.or_insert_with(new))
     }
 
     /// Takes over what is known of a run whose record says nothing of its health.
@@ -179,6 +192,17 @@ impl Worker {
             health.halt = Some(Halt { stop, message });
         }
     }
+}
+
+/// Whether a probe goes on being counted: not if it is never asked again, as the pod ends or the container has ended for good
+/// (the kubelet's prober `worker`).
+fn is_counted(record: &Record, name: &str, kind: Kind) -> bool {
+    let Some((_, container)) = order::find(&record.pod, name) else { return false };
+    let policy = record.pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
+    let returns = policy != Some("Never") || is_sidecar(&container);
+    let has_ended = record.run(name).is_some_and(|run| run.end.is_some());
+    let last = if kind == Kind::Readiness { Phase::Terminating } else { Phase::Syncing };
+    record.phase <= last && (returns || !has_ended)
 }
 
 /// The Event of a container that is stopped for its probe's sake, in the kubelet's words.

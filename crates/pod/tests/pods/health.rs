@@ -1,6 +1,7 @@
 //! Probes and hooks of real containers. The test's own server answers in their place, on the pod's address.
 
 use axum::http::Method;
+use prometheus::TextEncoder;
 use serde_json::{Value, json};
 
 use crate::Agent;
@@ -114,6 +115,45 @@ async fn a_container_is_ready_while_its_probe_says_so() {
     let status = node.until("unready", |status| status["ready"] == false).await;
     assert_eq!((&status["started"], &status["restartCount"]), (&json!(true), &json!(0)));
     node.delete(1).await;
+}
+
+/// The lines of `prober_probe_total`, without what all of them say.
+fn probed(agent: &Agent) -> Vec<String> {
+    let text = TextEncoder::new().encode_to_string(&agent.probes.gather()).unwrap();
+    let start = r#"prober_probe_total{container="app",namespace="default",pod="web",pod_uid="u1","#;
+    text.lines().filter_map(|line| line.strip_prefix(start)).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn probes_are_counted_over_all_runs_of_a_container_until_its_pod_ends() {
+    let node = Node::new().await;
+    node.peer.answer("/live", 503);
+    let agent = node.agent().await;
+    let mut live = http("/live");
+    live["failureThreshold"] = json!(1);
+    let probes = json!({"livenessProbe": live, "readinessProbe": http("/ready")});
+    node.pod("Always", &json!([node.container("app", "waits", &probes)]));
+    node.until("restarted", restarted).await;
+    node.peer.answer("/live", 200);
+    node.until("ready", is_ready).await;
+    let asked = node.peer.count("/live");
+    node.peer.until("/live", asked + 2).await;
+    let counted = probed(&agent);
+    // The second run has not forgotten that the first one failed.
+    for wanted in [
+        r#"probe_type="Liveness",result="failed"} "#,
+        r#"probe_type="Liveness",result="successful"} "#,
+        r#"probe_type="Readiness",result="successful"} "#,
+    ] {
+        let number = counted.iter().find_map(|line| line.strip_prefix(wanted));
+        let number: usize = number.unwrap_or_else(|| panic!("{counted:?}")).parse().unwrap();
+        assert!((1..=node.peer.asked().len()).contains(&number), "{counted:?}");
+    }
+    let text = TextEncoder::new().encode_to_string(&agent.probes.gather()).unwrap();
+    let took = r#"prober_probe_duration_seconds_count{container="app",namespace="default",pod="web",probe_type="Liveness"}"#;
+    assert!(text.contains(took), "{text}");
+    node.delete(1).await;
+    crate::on_disk("no probes", || agent.probes.gather().is_empty()).await;
 }
 
 #[tokio::test]

@@ -39,8 +39,10 @@ use axum::http::Method;
 use k8s_openapi::api::core::v1::Node;
 use nodule_image::Images;
 use nodule_pod::{
-    Cgroups, Config, Inputs, Instance, Limit, Pods, ShutdownGroup, Sources, Starved, Static,
+    Cgroups, Config, Inputs, Instance, Limit, Metrics, Pods, ShutdownGroup, Sources, Starved,
+    Static,
 };
+use prometheus::Registry;
 use root::Root;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -49,6 +51,8 @@ use tokio::task::JoinSet;
 /// An agent's pods on a node of their own. Dropped, they end as with `kill -9`.
 struct Agent {
     pods: Pods,
+    /// What `/metrics/probes` shows.
+    probes: Registry,
     images: Images,
     registered: watch::Sender<Option<Arc<Node>>>,
     starved: watch::Sender<Vec<Starved>>,
@@ -144,14 +148,16 @@ impl Agent {
         let (starved, short) = watch::channel(Vec::new());
         let (shutting, is_shutting) = watch::channel(false);
         let inputs = Inputs { node, starved: short, shutting: is_shutting };
+        let probes = Registry::new();
+        let metrics = Metrics::register(&probes).unwrap();
         let sources = Sources { cluster: Some(api.client()), statics, orders: None };
-        let (pods, runner) = Pods::new(sources, config, images.clone(), inputs);
+        let (pods, runner) = Pods::new(sources, config, images.clone(), inputs, metrics);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let Err(error) = runner.run().await;
             panic!("{error}");
         });
-        Self { pods, images, registered, starved, shutting, _runner: tasks }
+        Self { pods, probes, images, registered, starved, shutting, _runner: tasks }
     }
 }
 
