@@ -20,6 +20,8 @@ pub enum Packaging {
     Root,
     /// An artifact without a configuration, made by `oras push FILE:application/wasm`.
     Plain,
+    /// Files of a volume: so far nobody has wanted to run anything of it.
+    Files,
 }
 
 impl Packaging {
@@ -46,7 +48,7 @@ pub(crate) struct Plan {
 const WASM_CONFIG: &str = "application/vnd.wasm.config.v0+json";
 const LEGACY_CONFIGS: [&str; 2] =
     ["application/vnd.wasm.config.v1+json", "application/vnd.module.wasm.config.v1+json"];
-const IMAGE_CONFIGS: [&str; 2] =
+pub(crate) const IMAGE_CONFIGS: [&str; 2] =
     ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 const WASM_LAYERS: [&str; 4] = [
     "application/wasm",
@@ -142,7 +144,7 @@ fn is_wasm(layer: &Descriptor) -> bool {
 
 /// Layers of files. How they are compressed their own first bytes say; `foreign` and `nondistributable` ones are fetched as
 /// any other, or not at all.
-fn is_tar(layer: &Descriptor) -> bool {
+pub(crate) fn is_tar(layer: &Descriptor) -> bool {
     let known = TAR_LAYERS.iter().any(|prefix| layer.media_type.starts_with(prefix));
     known && !layer.media_type.ends_with("+encrypted")
 }

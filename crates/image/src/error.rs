@@ -88,6 +88,8 @@ pub(crate) enum Problem {
     NotWasm { found: Stranger, config: String, layers: Vec<String> },
     #[error("layer {number} of the image: {cause}")]
     Layer { number: usize, cause: LayerError },
+    #[error("layer {number} of the artifact: {cause}")]
+    Title { number: usize, cause: LayerError },
     #[error("the image has {count} layers, more than the limit of {limit}")]
     TooManyLayers { count: usize, limit: usize },
     #[error("the index has no entry for Wasm, only {}", .platforms.join(", "))]
@@ -181,6 +183,9 @@ impl Problem {
                 cause: LayerError::TooLarge { .. } | LayerError::TooMany { .. }, ..
             } => "make it smaller",
             Self::Layer { .. } => "the layer was thrown away; build and push the image again",
+            Self::Title { .. } => {
+                "push it with names of files within one folder (annotation org.opencontainers.image.title)"
+            }
             Self::NotWasm { found, .. } => found.instead(),
             Self::NotWasmInside { .. } => wasm::INSTEAD,
             Self::NoPlatform { .. } => {

@@ -1,6 +1,6 @@
 //! From a manifest to what it leads to, verified and on disk.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use tokio::time::sleep;
@@ -19,13 +19,14 @@ use crate::registry::Repository;
 use crate::retry::Tries;
 use crate::store::{StoreError, blocking};
 use crate::stranger::Stranger;
-use crate::wasm::{self, Kind};
+use crate::volume::Purpose;
+use crate::wasm;
 
 /// A manifest whose digest is known to be right.
 pub(crate) struct Verified {
     pub(crate) digest: Digest,
     size: u64,
-    manifest: Manifest,
+    pub(crate) manifest: Manifest,
     /// The entries of the index that has nothing for Wasm: then this is but a guess.
     instead: Option<Vec<Descriptor>>,
     hold: Hold,
@@ -33,10 +34,10 @@ pub(crate) struct Verified {
 
 /// What an image's configuration says.
 #[derive(Default)]
-struct Configuration {
+pub(crate) struct Configuration {
     settings: Settings,
     /// The digests of the layers before they were compressed, as they are written.
-    diffs: Vec<String>,
+    pub(crate) diffs: Vec<String>,
 }
 
 impl Inner {
@@ -45,40 +46,63 @@ impl Inner {
         &self,
         repository: &Repository<'_>,
         top: Verified,
+        purpose: Purpose,
     ) -> Result<Record, Problem> {
         let mut gathered = Gathered::default();
         let digest = top.digest.clone();
         gathered.add(&top);
-        let chosen = self.choose(repository, top).await?;
+        let chosen = self.choose(repository, top, purpose).await?;
         gathered.add(&chosen);
-        let plan = classify(&chosen.manifest)?;
-        let Configuration { settings, diffs } =
-            self.configuration(repository, &chosen, &plan, &mut gathered).await?;
-        let wasm = match &plan.wasm {
-            Some(layer) => Some(self.wasm(repository, layer, &mut gathered).await?),
-            None => None,
+        let content = match purpose {
+            Purpose::Run => self.runnable(repository, &chosen, &mut gathered).await?,
+            Purpose::Mount => self.mountable(repository, &chosen, &mut gathered).await?,
         };
-        let tree = self.tree(repository, &plan, &diffs, &mut gathered).await?;
         gathered.blobs.dedup();
-        let record = Record {
-            digest,
-            manifest: chosen.digest,
-            packaging: plan.packaging,
-            wasm,
-            tree,
-            settings,
-            title: plan.wasm.as_ref().and_then(Descriptor::title),
-            blobs: gathered.blobs,
-        };
-        let store = self.store.clone();
-        let record = blocking(move || store.put_record(&record).map(|()| record)).await?;
+        let record = Record { digest, manifest: chosen.digest, blobs: gathered.blobs, ..content };
+        let record = self.keep(record).await?;
         self.holds.refer();
         drop(gathered.holds);
         Ok(record)
     }
 
+    /// What there is to run.
+    async fn runnable(
+        &self,
+        repository: &Repository<'_>,
+        chosen: &Verified,
+        gathered: &mut Gathered,
+    ) -> Result<Record, Problem> {
+        let plan = classify(&chosen.manifest)?;
+        let Configuration { settings, diffs } =
+            self.configuration(repository, chosen, &plan, gathered).await?;
+        let wasm = match &plan.wasm {
+            Some(layer) => Some(self.wasm(repository, layer, gathered).await?),
+            None => None,
+        };
+        let tree = self.tree(repository, &plan, &diffs, gathered).await?;
+        let title = plan.wasm.as_ref().and_then(Descriptor::title);
+        let empty = Record::empty(&chosen.digest, plan.packaging);
+        Ok(Record { wasm, tree, settings, title, ..empty })
+    }
+
+    /// Writes down what is known of an image, beside what is known of it for another purpose.
+    async fn keep(&self, record: Record) -> Result<Record, StoreError> {
+        let store = self.store.clone();
+        let turn = self.proofs.turn(record.digest.hex()).await;
+        blocking(move || {
+            let record = match store.record(&record.digest) {
+                Some(known) => record.join(known),
+                None => record,
+            };
+            let kept = store.put_record(&record).map(|()| record);
+            drop(turn);
+            kept
+        })
+        .await
+    }
+
     /// What the configuration says, where the plan wants it.
-    async fn configuration(
+    pub(crate) async fn configuration(
         &self,
         repository: &Repository<'_>,
         chosen: &Verified,
@@ -106,7 +130,25 @@ impl Inner {
         gathered: &mut Gathered,
     ) -> Result<Wasm, Problem> {
         let path = self.blob(repository, layer, "the Wasm layer", gathered).await?;
-        Ok(Wasm { digest: digest_of(layer)?, kind: kind(&path)? })
+        let digest = digest_of(layer)?;
+        // What is said to be Wasm is looked at before anything else does.
+        match wasm::look(&path).map_err(StoreError::on("read", &path))? {
+            Ok(kind) => Ok(Wasm { digest, kind }),
+            Err(found) => {
+                self.reject(path).await?;
+                Err(Problem::NotWasmInside { found })
+            }
+        }
+    }
+
+    /// Removes a blob that is not what it should be, unless it is so for another image.
+    pub(crate) async fn reject(&self, path: PathBuf) -> Result<(), StoreError> {
+        let store = self.store.clone();
+        blocking(move || match store.referred().contains(&path) {
+            true => Ok(()),
+            false => partial::remove(&path),
+        })
+        .await
     }
 
     /// Follows an index to its entry for Wasm. An index in an index is followed once.
@@ -114,11 +156,12 @@ impl Inner {
         &self,
         repository: &Repository<'_>,
         top: Verified,
+        purpose: Purpose,
     ) -> Result<Verified, Problem> {
         let mut chosen = top;
         for _ in 0..2 {
             let Some(entries) = chosen.manifest.manifests.take() else { return Ok(chosen) };
-            chosen = self.entry(repository, entries).await?;
+            chosen = self.entry(repository, entries, purpose).await?;
         }
         match chosen.manifest.manifests {
             None => Ok(chosen),
@@ -131,12 +174,17 @@ impl Inner {
         &self,
         repository: &Repository<'_>,
         entries: Vec<Descriptor>,
+        purpose: Purpose,
     ) -> Result<Verified, Problem> {
         let fetch = async |entry: &Descriptor| {
             let digest = digest_of(entry)?;
             self.manifest(repository, &entry.digest, Some(&digest)).await
         };
         if let Some(entry) = platform::choose(&entries) {
+            return fetch(entry).await;
+        }
+        if purpose == Purpose::Mount {
+            let entry = platform::any(&entries).ok_or_else(|| platform::none(&entries))?;
             return fetch(entry).await;
         }
         for entry in platform::silent(&entries) {
@@ -180,7 +228,11 @@ impl Inner {
     ) -> Result<Vec<u8>, Problem> {
         let mut tries = Tries::new(&repository.retry);
         loop {
-            let slot = self.pulls.acquire().await;
+            // What is read from a disk waits for no download.
+            let slot = match repository.is_local() {
+                true => None,
+                false => Some(self.pulls.acquire().await),
+            };
             match repository.manifest(target, self.config.limits.manifest).await {
                 Ok(content) => return Ok(content),
                 Err(problem) => {
@@ -231,7 +283,7 @@ fn read_configuration(
     content: &[u8],
 ) -> Result<Configuration, Problem> {
     let what = "the configuration";
-    if !plan.packaging.is_image() {
+    if plan.packaging == Packaging::Artifact {
         let config: ArtifactConfig = parse(what, content)?;
         let layer = plan.wasm.as_ref().map(|layer| layer.digest.clone());
         return match config.layer_digests {
@@ -241,7 +293,11 @@ fn read_configuration(
             _ => Ok(Configuration::default()),
         };
     }
-    let config: ImageConfig = parse(what, content)?;
+    let mut config: ImageConfig = parse(what, content)?;
+    let diffs = config.rootfs.take().and_then(|rootfs| rootfs.diff_ids).unwrap_or_default();
+    if plan.packaging == Packaging::Files {
+        return Ok(Configuration { settings: Settings::default(), diffs });
+    }
     if config.spin_lock_version.is_some() {
         return Err(refuse(&chosen.manifest, Stranger::Spin));
     }
@@ -249,17 +305,7 @@ fn read_configuration(
     if plan.packaging == Packaging::Root && config.is_native(&annotations) {
         return Err(refuse(&chosen.manifest, Stranger::Linux));
     }
-    let diffs = config.rootfs.and_then(|rootfs| rootfs.diff_ids).unwrap_or_default();
     Ok(Configuration { settings: config.config.unwrap_or_default().into(), diffs })
-}
-
-/// Looks at what is said to be Wasm, before anything else does. What cannot be run is not kept.
-fn kind(path: &Path) -> Result<Kind, Problem> {
-    let looked = wasm::look(path).map_err(StoreError::on("read", path))?;
-    looked.map_err(|found| match partial::remove(path) {
-        Ok(()) => Problem::NotWasmInside { found },
-        Err(error) => error.into(),
-    })
 }
 
 fn parse<T: DeserializeOwned>(what: &'static str, content: &[u8]) -> Result<T, Problem> {

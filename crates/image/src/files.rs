@@ -6,9 +6,8 @@ use crate::digest::Digest;
 use crate::error::Problem;
 use crate::fetch::{digest_of, malformed};
 use crate::image::Gathered;
-use crate::partial;
 use crate::registry::Repository;
-use crate::store::{StoreError, blocking};
+use crate::store::blocking;
 use crate::tree::{self, Layer, TreeError};
 
 /// How messages name such a layer.
@@ -65,9 +64,7 @@ impl Inner {
     /// Removes a layer that is not what it should be.
     async fn forget(&self, plan: &Plan, number: usize) -> Result<(), Problem> {
         let Some(descriptor) = plan.layers.get(number) else { return Ok(()) };
-        let path = self.store.blob(&digest_of(descriptor)?);
-        let removed: Result<(), StoreError> = blocking(move || partial::remove(&path)).await;
-        Ok(removed?)
+        Ok(self.reject(self.store.blob(&digest_of(descriptor)?)).await?)
     }
 }
 

@@ -1,5 +1,6 @@
 //! An image that is on this node.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use crate::manifest::Execution;
 use crate::program::Program;
 use crate::reference::Reference;
 use crate::store::Store;
+use crate::volume::Purpose;
 use crate::wasm::Kind;
 
 /// An image whose content is on this node, verified.
@@ -26,7 +28,8 @@ pub struct Image {
     pub packaging: Packaging,
     /// The program, where the image is one and not many files.
     pub program: Option<Program>,
-    /// The image's files, where it has any: a folder that is shared by all who use them, and never changed.
+    /// The image's files, where it has any, or those of the volume if it was wanted for one: a folder that is shared by all
+    /// who use them, and never changed.
     pub root: Option<PathBuf>,
     /// How the image wants to be run.
     pub config: Settings,
@@ -112,6 +115,9 @@ pub(crate) struct Record {
     pub(crate) wasm: Option<Wasm>,
     /// The chain of the layers of files.
     pub(crate) tree: Option<Digest>,
+    /// The tree of its files as a volume, where one was wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) volume: Option<Digest>,
     pub(crate) settings: Settings,
     pub(crate) title: Option<String>,
     /// All content, each blob once.
@@ -140,8 +146,55 @@ pub(crate) struct Gathered {
 }
 
 impl Record {
+    /// Of an image of which only that is known.
+    pub(crate) fn empty(digest: &Digest, packaging: Packaging) -> Self {
+        Self {
+            digest: digest.clone(),
+            manifest: digest.clone(),
+            packaging,
+            wasm: None,
+            tree: None,
+            volume: None,
+            settings: Settings::default(),
+            title: None,
+            blobs: Vec::new(),
+        }
+    }
+
     pub(crate) fn size(&self) -> u64 {
         self.blobs.iter().map(|blob| blob.size).sum()
+    }
+
+    /// The tree of its files as a volume. Of an ordinary image it is the one that containers have.
+    pub(crate) fn files(&self) -> Option<&Digest> {
+        let own = self.tree.as_ref().filter(|_| self.packaging == Packaging::Root);
+        self.volume.as_ref().or(own)
+    }
+
+    /// Whether all is here that is wanted.
+    pub(crate) fn serves(&self, purpose: Purpose) -> bool {
+        match purpose {
+            Purpose::Run => self.packaging != Packaging::Files,
+            Purpose::Mount => self.files().is_some(),
+        }
+    }
+
+    /// Adds what is known of the same image for another purpose.
+    pub(crate) fn join(mut self, known: Self) -> Self {
+        self.volume = self.volume.or(known.volume.clone());
+        let blobs = known.blobs.iter().chain(&self.blobs).cloned();
+        let blobs = blobs.map(|blob| (blob.digest.to_string(), blob)).collect::<BTreeMap<_, _>>();
+        let blobs = blobs.into_values().collect();
+        match self.packaging {
+            Packaging::Files => Self { volume: self.volume, blobs, ..known },
+            _ => Self { blobs, ..self },
+        }
+    }
+
+    /// The image as a volume: no program, and all its files.
+    pub(crate) fn mounted(self, reference: &Reference, store: &Store, hold: Hold) -> Image {
+        let tree = self.files().cloned();
+        Self { wasm: None, tree, ..self }.image(reference, store, hold)
     }
 
     pub(crate) fn image(self, reference: &Reference, store: &Store, hold: Hold) -> Image {

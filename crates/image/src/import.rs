@@ -23,6 +23,7 @@ use crate::reference::{InvalidReference, Reference};
 use crate::registry::Repository;
 use crate::store::StoreError;
 use crate::tree::LayerError;
+use crate::volume::Purpose;
 use crate::wasm::Kind;
 
 mod archive;
@@ -174,7 +175,7 @@ impl Inner {
         let nobody = Trust { is_plain: true, ..Trust::default() };
         let client = self.clients.client(&nobody, &self.config.patience).map_err(failed)?;
         let repository = Repository::folder(client, &self.config, &reference, layout);
-        Box::pin(self.pull_from(&repository, &reference)).await.map_err(failed)
+        Box::pin(self.pull_from(&repository, &reference, Purpose::Run)).await.map_err(failed)
     }
 }
 

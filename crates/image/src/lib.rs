@@ -66,6 +66,7 @@ mod store;
 mod stranger;
 mod transport;
 mod tree;
+mod volume;
 mod wasm;
 
 pub use access::Verification;
@@ -89,6 +90,7 @@ pub use remove::{Prune, RemoveError, Removed};
 pub use retry::Retry;
 pub use stock::{LookUpError, Stocked};
 pub use store::StoreError;
+pub use volume::Purpose;
 pub use wasm::Kind;
 
 use cache::Cache;
@@ -315,14 +317,14 @@ impl Images {
         })))
     }
 
-    /// The image that a name meant when it was last pulled, if it is on this node.
+    /// The image that a name meant when it was last pulled, if it is on this node, to be run.
     pub fn find(&self, reference: &Reference) -> Option<Image> {
-        let store = &self.0.store;
-        let digest = store.resolve(reference)?;
-        let hold = self.0.holds.hold(store.record_path(&digest));
-        let record = store.record(&digest)?;
-        self.0.uses.note(&digest);
-        Some(record.image(reference, store, hold))
+        self.0.find(reference, Purpose::Run)
+    }
+
+    /// The same for either purpose; what was pulled for the other one is made ready, where all of it is here.
+    pub async fn present(&self, reference: &Reference, purpose: Purpose) -> Option<Image> {
+        self.0.present(reference, purpose).await
     }
 
     /// Whether a pod with these credentials may use an image that is here. If not, a pull with them tells.
@@ -340,7 +342,20 @@ impl Images {
     /// # Errors
     /// [`PullError`] says what a user can do.
     pub async fn pull(&self, reference: &Reference, keyring: &Keyring) -> Result<Image, PullError> {
-        self.0.pull(reference, keyring).await
+        self.pull_for(reference, keyring, Purpose::Run).await
+    }
+
+    /// The same for either purpose: anything that has files can be mounted.
+    ///
+    /// # Errors
+    /// [`PullError`] says what a user can do.
+    pub async fn pull_for(
+        &self,
+        reference: &Reference,
+        keyring: &Keyring,
+        purpose: Purpose,
+    ) -> Result<Image, PullError> {
+        self.0.pull(reference, keyring, purpose).await
     }
 
     /// Takes up what lies on this machine as an image of a name that says what is in it, for `find`.

@@ -13,6 +13,9 @@ pub(crate) const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
     application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json";
 
+/// The annotation that has the name of a file (image specification, "Pre-Defined Annotation Keys").
+pub(crate) const TITLE: &str = "org.opencontainers.image.title";
+
 /// A manifest or an index.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -50,7 +53,7 @@ pub(crate) struct Platform {
 impl Descriptor {
     /// The name that whoever pushed the blob gave it.
     pub(crate) fn title(&self) -> Option<String> {
-        let title = self.annotations.get("org.opencontainers.image.title");
+        let title = self.annotations.get(TITLE);
         title.filter(|title| !title.is_empty()).cloned()
     }
 }

@@ -34,6 +34,14 @@ pub(crate) fn native(entries: &[Descriptor]) -> Option<&Descriptor> {
     candidates(entries).find(|entry| entry.platform.as_ref().is_some_and(is_own))
 }
 
+/// The entry whose files a volume has where none is for Wasm: that of this machine, else one of no platform, else the only
+/// one. Nothing of it is executed, so that files for another machine are files, too.
+pub(crate) fn any(entries: &[Descriptor]) -> Option<&Descriptor> {
+    let free = || candidates(entries).find(|entry| entry.platform.is_none());
+    let only = || candidates(entries).next().filter(|_| candidates(entries).nth(1).is_none());
+    native(entries).or_else(free).or_else(only)
+}
+
 /// What an index has instead of an entry for Wasm.
 pub(crate) fn none(entries: &[Descriptor]) -> Problem {
     let shown = entries.iter().filter(|entry| !is_attestation(entry)).map(shown);

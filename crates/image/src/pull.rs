@@ -12,6 +12,7 @@ use crate::keyring::Keyring;
 use crate::reference::Reference;
 use crate::registry::Repository;
 use crate::store::blocking;
+use crate::volume::Purpose;
 
 impl Inner {
     /// Asks the registry's mirrors and then the registry itself, which decides what is wrong.
@@ -19,6 +20,7 @@ impl Inner {
         &self,
         reference: &Reference,
         keyring: &Keyring,
+        purpose: Purpose,
     ) -> Result<Image, PullError> {
         let failed = |problem, earlier| PullError::new(reference, problem, earlier);
         if !self.rate.admits(self.config.rate) {
@@ -32,9 +34,10 @@ impl Inner {
         let mut earlier = Vec::new();
         for host in hosts.iter().filter(|host| host.resolves || reference.digest().is_some()) {
             if host.is_own {
-                return self.pull_as_each(host, reference, keyring, earlier).await;
+                let asked = (reference, purpose);
+                return self.pull_as_each(host, asked, keyring, earlier).await;
             }
-            match Box::pin(self.pull_as(host, reference, None)).await {
+            match Box::pin(self.pull_as(host, (reference, purpose), None)).await {
                 Ok(image) => return Ok(image),
                 Err(problem) => {
                     tracing::debug!(mirror = host.base, %problem, "mirror not used");
@@ -51,16 +54,17 @@ impl Inner {
     async fn pull_as_each(
         &self,
         host: &Host,
-        reference: &Reference,
+        asked: (&Reference, Purpose),
         keyring: &Keyring,
         mut earlier: Vec<Problem>,
     ) -> Result<Image, PullError> {
+        let (reference, _) = asked;
         let mut accounts: Vec<_> = keyring.credentials(reference).into_iter().map(Some).collect();
         if accounts.is_empty() {
             accounts.push(None);
         }
         for account in accounts {
-            match Box::pin(self.pull_as(host, reference, account)).await {
+            match Box::pin(self.pull_as(host, asked, account)).await {
                 Ok(image) => return Ok(image),
                 Err(problem) if problem.is_answer_to_the_credential() => earlier.push(problem),
                 Err(problem) => return Err(PullError::new(reference, problem, earlier)),
@@ -73,12 +77,12 @@ impl Inner {
     async fn pull_as(
         &self,
         host: &Host,
-        reference: &Reference,
+        (reference, purpose): (&Reference, Purpose),
         credential: Option<&Credential>,
     ) -> Result<Image, Problem> {
         let client = self.clients.client(&host.trust, &self.config.patience)?;
         let repository = Repository::new(client, &self.config, host, reference, credential);
-        self.pull_from(&repository, reference).await
+        self.pull_from(&repository, reference, purpose).await
     }
 
     /// Pulls from this repository, which is the reference's.
@@ -86,6 +90,7 @@ impl Inner {
         &self,
         repository: &Repository<'_>,
         reference: &Reference,
+        purpose: Purpose,
     ) -> Result<Image, Problem> {
         let top = self.manifest(repository, reference.target(), reference.digest()).await?;
         let digest = top.digest.clone();
@@ -93,14 +98,14 @@ impl Inner {
         if !repository.is_local() {
             self.prove(&digest, reference, repository.credential()).await?;
         }
-        let record = match self.store.record(&digest) {
+        let record = match self.store.record(&digest).filter(|record| record.serves(purpose)) {
             Some(record) => record,
-            None => self.fetch(repository, top).await?,
+            None => self.fetch(repository, top, purpose).await?,
         };
         let (store, name, meant) = (self.store.clone(), reference.clone(), digest.clone());
         blocking(move || store.put_name(&name, &meant)).await?;
         tracing::info!(image = %reference, %digest, size = record.size(), "image pulled");
         self.uses.note(&digest);
-        Ok(record.image(reference, &self.store, hold))
+        Ok(purpose.image(record, reference, &self.store, hold))
     }
 }

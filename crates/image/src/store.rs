@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! blobs/sha256/HEX                        content, verified when it was written
-//! trees/HEX                               the files of a chain of layers: tree.rs
+//! trees/HEX                               the files of a chain of layers, or of an artifact: tree.rs
 //! images/HEX.json                         what the manifest or index HEX leads to
 //! access/HEX.json                         who has proven to have access to the image HEX
 //! refs/REGISTRY/REPOSITORY/_tags/TAG.json what a tag last resolved to
@@ -140,8 +140,9 @@ impl Store {
     /// What is known of an image, if all its content is here.
     pub(crate) fn record(&self, digest: &Digest) -> Option<Record> {
         let record: Record = read_json(&self.record_path(digest))?;
-        let has_tree = record.tree.as_ref().is_none_or(|chain| self.tree(chain).is_dir());
-        let has_all = has_tree && record.blobs.iter().all(|blob| self.has(&blob.digest, blob.size));
+        let mut trees = record.tree.iter().chain(&record.volume);
+        let has_all = trees.all(|tree| self.tree(tree).is_dir())
+            && record.blobs.iter().all(|blob| self.has(&blob.digest, blob.size));
         has_all.then_some(record)
     }
 

@@ -15,12 +15,14 @@ use crate::store::{Store, StoreError};
 
 mod apply;
 mod archive;
+mod artifact;
 mod error;
 mod inflate;
 mod name;
 mod root;
 
 pub(crate) use archive::{Archive, Entry, Kind as EntryKind};
+pub(crate) use artifact::{Named, gather, names, of_files};
 pub(crate) use error::LayerError;
 pub(crate) use inflate::Inflated;
 pub(crate) use root::Root;

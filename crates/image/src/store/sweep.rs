@@ -38,6 +38,7 @@ impl Store {
         for record in self.all_records() {
             referred.extend(record.blobs.iter().map(|blob| self.blob(&blob.digest)));
             programs.extend(record.wasm.map(|wasm| wasm.digest));
+            referred.extend(record.volume.map(|tree| self.tree(&tree)));
             if let Some(chain) = record.tree {
                 let notes = self.root.join("programs").join(chain.hex());
                 programs.extend(entries(&notes).iter().filter_map(|note| digest_of(note)));

@@ -17,6 +17,8 @@ pub(crate) enum LayerError {
     Escape { name: String },
     #[error("{name:?} is no name of a file: {why}")]
     Name { name: String, why: &'static str },
+    #[error("another file has the name {name:?}, or the name of a folder on the way to it")]
+    Twice { name: String },
     #[error("{name:?} hides {hidden:?}, which is no name of a file")]
     Whiteout { name: String, hidden: String },
     #[error("{name:?} is a hard link to {target:?}, which is not in the image")]

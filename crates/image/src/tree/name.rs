@@ -65,6 +65,12 @@ impl Name {
         Some((Self { parts: folder.to_vec() }, last))
     }
 
+    /// The folders on the way to it, the root left out.
+    pub(super) fn above(&self) -> impl Iterator<Item = Self> {
+        (1..self.parts.len())
+            .map(|depth| Self { parts: self.parts.iter().take(depth).cloned().collect() })
+    }
+
     /// As a path relative to the root, `.` for the root itself.
     pub(super) fn path(&self) -> Vec<u8> {
         if self.parts.is_empty() { b".".to_vec() } else { self.parts.join(&b'/') }

@@ -21,6 +21,8 @@ use super::name::{Name, is_too_deep};
 const FOLDER: Mode = Mode::from_raw_mode(0o777);
 const FILE: Mode = Mode::from_raw_mode(0o666);
 const PROGRAM: Mode = Mode::from_raw_mode(0o777);
+/// A file that is a blob of the store, too.
+pub(super) const READABLE: Mode = Mode::from_raw_mode(0o444);
 
 /// A folder that is held open.
 #[derive(Debug)]
@@ -96,6 +98,21 @@ impl Root {
             Some(_) => {}
         }
         self.replace(name, |parent, last| linkat(&folder, from, parent, last, AtFlags::empty()))
+    }
+
+    /// Makes a name of a file of the store, which has the same file system; where that has no hard links, a copy.
+    pub(super) fn adopt(&self, name: &Name, file: &Path) -> io::Result<()> {
+        let (parent, last) = name.split().ok_or(Errno::ISDIR)?;
+        let parent = self.parent(&parent)?;
+        match linkat(CWD, file, &parent, last, AtFlags::empty()) {
+            Ok(()) => return Ok(()),
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let copy = openat(&parent, last, flags, Mode::RUSR | Mode::WUSR)?;
+        io::copy(&mut File::open(file)?, &mut File::from(copy.try_clone()?))?;
+        Ok(fchmod(&copy, READABLE)?)
     }
 
     /// Removes what has this name, if anything.

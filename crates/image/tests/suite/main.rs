@@ -39,3 +39,5 @@ mod stores;
 mod tokens;
 #[cfg(test)]
 mod trees;
+#[cfg(test)]
+mod volumes;
