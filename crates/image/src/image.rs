@@ -185,9 +185,9 @@ impl Record {
         let blobs = known.blobs.iter().chain(&self.blobs).cloned();
         let blobs = blobs.map(|blob| (blob.digest.to_string(), blob)).collect::<BTreeMap<_, _>>();
         let blobs = blobs.into_values().collect();
-        match self.packaging {
-            Packaging::Files => Self { volume: self.volume, blobs, ..known },
-            _ => Self { blobs, ..self },
+        match self.packaging == Packaging::Files {
+            true => Self { volume: self.volume, blobs, ..known },
+            false => Self { blobs, ..self },
         }
     }
 

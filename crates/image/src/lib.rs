@@ -379,6 +379,11 @@ impl Images {
         Arc::clone(&self.0).load(path, name).await
     }
 
+    /// Whether a path is of files that all who use an image share: nothing may be made or changed there.
+    pub fn shares(&self, path: &std::path::Path) -> bool {
+        path.starts_with(self.0.store.root())
+    }
+
     /// The compiled form of an image's program: compiled now, if it was not before or what is there is not as it was sealed.
     ///
     /// # Errors

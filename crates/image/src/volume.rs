@@ -50,7 +50,7 @@ impl Purpose {
 #[derive(Debug)]
 enum Files {
     /// Layers of files, one above the other.
-    Tree(Plan),
+    Tree(Box<Plan>),
     /// A file for each layer.
     Each(Vec<(Named, Descriptor)>),
 }
@@ -166,13 +166,14 @@ fn files(manifest: &Manifest) -> Result<Files, Problem> {
         return Err(refuse(manifest, Stranger::Encrypted));
     }
     if is_image && layers.iter().all(is_tar) {
-        return Ok(Files::Tree(Plan {
+        let plan = Plan {
             packaging: Packaging::Files,
             wasm: None,
             layers: layers.to_vec(),
             places: ((0..layers.len()).collect(), layers.len()),
             config: Some(config),
-        }));
+        };
+        return Ok(Files::Tree(Box::new(plan)));
     }
     let titles: Vec<_> = layers.iter().map(title).collect();
     let names = tree::names(&titles);

@@ -16,14 +16,17 @@ pub fn fill(spec: &mut PodSpec) {
     spec.termination_grace_period_seconds.get_or_insert(GRACE);
     spec.enable_service_links.get_or_insert(true);
     spec.security_context.get_or_insert_default();
+    for image in spec.volumes.iter_mut().flatten().filter_map(|volume| volume.image.as_mut()) {
+        let policy = policy(image.reference.as_deref().unwrap_or_default());
+        set(&mut image.pull_policy, policy);
+    }
     let init = spec.init_containers.iter_mut().flatten();
     init.chain(&mut spec.containers).for_each(container);
 }
 
 fn container(container: &mut Container) {
     let image = container.image.as_deref().unwrap_or_default();
-    let policy = if is_latest(image) { "Always" } else { "IfNotPresent" };
-    container.image_pull_policy.get_or_insert_with(|| policy.to_owned());
+    container.image_pull_policy.get_or_insert_with(|| policy(image).to_owned());
     container.termination_message_path.get_or_insert_with(|| "/dev/termination-log".to_owned());
     container.termination_message_policy.get_or_insert_with(|| "File".to_owned());
     for port in container.ports.iter_mut().flatten() {
@@ -36,6 +39,11 @@ fn container(container: &mut Container) {
         &mut container.startup_probe,
     ];
     probes.into_iter().flatten().for_each(probe);
+}
+
+/// The pull policy of an image that has none.
+fn policy(image: &str) -> &'static str {
+    if is_latest(image) { "Always" } else { "IfNotPresent" }
 }
 
 /// Whether an image name means whatever is newest: no tag, or `latest`, and no digest.

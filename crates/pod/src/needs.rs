@@ -50,8 +50,9 @@ impl Worker {
         keys.extend(settings::reference(&self.record.pod));
         self.follow.only(&keys, &self.host.objects);
         let known = self.follow.known();
+        self.pull_volumes();
         let volumes = self.volumes(&known)?;
-        Some(Needs { known, volumes })
+        Some(Needs { known, volumes: self.pictures.beside(volumes) })
     }
 
     /// The pod ends: what it refers to means nothing any more.

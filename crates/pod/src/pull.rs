@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
-use nodule_image::{CompileError, Compiled, Image, Images, Keyring, Program, Reference};
+use nodule_image::{CompileError, Compiled, Image, Images, Keyring, Program, Purpose, Reference};
 
 use crate::credentials;
 use crate::events::{Events, Kind};
@@ -38,10 +38,10 @@ impl Ready {
     }
 }
 
-/// What becomes of a try.
-pub(crate) type Outcome = Result<Ready, Waiting>;
+/// What becomes of a try to get an image that can be run, or one that can be mounted.
+pub(crate) type Outcome<R = Ready> = Result<R, Waiting>;
 
-/// Which container asks, and in which words.
+/// Who asks for which image, and in which words.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     pub(crate) want: Want,
@@ -49,31 +49,32 @@ pub(crate) struct Asked {
     pub(crate) policy: String,
     /// Images that the pod has run already: it needs no other proof, and its secrets may be out of reach by now.
     pub(crate) ran: BTreeSet<String>,
-    /// `spec.containers{NAME}`, for Events.
-    pub(crate) field: String,
+    /// `spec.containers{NAME}`, for Events; none for those of the pod itself.
+    pub(crate) field: Option<String>,
+    pub(crate) purpose: Purpose,
 }
 
-/// The pod's images. Owned and changed by its worker.
-#[derive(Debug, Default)]
-pub(crate) struct Pulls {
-    known: BTreeMap<Want, Pull>,
+/// Images of the pod for one purpose. Owned and changed by its worker.
+#[derive(Debug)]
+pub(crate) struct Pulls<R = Ready> {
+    known: BTreeMap<Want, Pull<R>>,
 }
 
 #[derive(Debug)]
-enum Pull {
+enum Pull<R> {
     Running,
-    Ready(Arc<Ready>),
+    Ready(Arc<R>),
     Failed { waiting: Waiting, since: Timestamp, wait: Duration, told: bool },
 }
 
 /// For so long a failure is shown as what it is; then as the wait for the next try.
 const SHOWN: Duration = Duration::from_secs(2);
 
-/// What a container has to do about its image.
+/// What is to be done about an image.
 #[derive(Debug)]
-pub(crate) enum Need {
-    /// Run it: the image is taken, the next run asks again.
-    Ready(Arc<Ready>),
+pub(crate) enum Need<R = Ready> {
+    /// Use it: the image is taken, whoever needs it next asks again.
+    Ready(Arc<R>),
     /// Begin to fetch it.
     Fetch,
     /// Someone fetches it.
@@ -82,9 +83,15 @@ pub(crate) enum Need {
     Failed { waiting: Waiting, until: Timestamp, news: bool },
 }
 
-impl Pulls {
+impl<R> Default for Pulls<R> {
+    fn default() -> Self {
+        Self { known: BTreeMap::new() }
+    }
+}
+
+impl<R> Pulls<R> {
     /// What to do about what is wanted. An answer of `Fetch` must be followed by `done`.
-    pub(crate) fn need(&mut self, want: &Want, now: Timestamp) -> Need {
+    pub(crate) fn need(&mut self, want: &Want, now: Timestamp) -> Need<R> {
         match self.known.get_mut(want) {
             Some(Pull::Ready(_)) => match self.known.remove(want) {
                 Some(Pull::Ready(ready)) => Need::Ready(ready),
@@ -107,7 +114,7 @@ impl Pulls {
     }
 
     /// Gives back an image that was taken and not run.
-    pub(crate) fn keep(&mut self, want: Want, ready: Arc<Ready>) {
+    pub(crate) fn keep(&mut self, want: Want, ready: Arc<R>) {
         self.known.insert(want, Pull::Ready(ready));
     }
 
@@ -120,7 +127,7 @@ impl Pulls {
     }
 
     /// Notes how it ended; `wait` is what `begin` gave.
-    pub(crate) fn done(&mut self, want: Want, outcome: Outcome, wait: Duration, now: Timestamp) {
+    pub(crate) fn done(&mut self, want: Want, outcome: Outcome<R>, wait: Duration, now: Timestamp) {
         let pull = match outcome {
             Ok(ready) => Pull::Ready(Arc::new(ready)),
             Err(waiting) => Pull::Failed { waiting, since: now, wait, told: false },
@@ -146,15 +153,7 @@ fn back_off(image: &str, failure: &Waiting) -> Waiting {
 /// Gets the image by its policy, and its compiled code.
 pub(crate) async fn fetch(host: Arc<Host>, pod: Arc<Pod>, asked: Asked) -> Outcome {
     let teller = Teller { events: &host.events, pod: &pod, asked: &asked };
-    let reference = Reference::parse(&asked.want.image).map_err(|error| {
-        let message = format!(
-            "Failed to apply default image tag \"{}\": {}",
-            asked.want.image,
-            chain(&error)
-        );
-        teller.fail("InspectFailed", Waiting { reason: "InvalidImageName", message })
-    })?;
-    let image = get(&host, &pod, &reference, &teller).await?;
+    let image = get(&host, &pod, &teller).await?;
     let (argv0, cwd) = (asked.want.argv0(&image), asked.want.cwd(&image));
     let program = host.images.program(&image, &argv0, &cwd).await.map_err(|error| {
         let message = format!("image \"{}\": {}", asked.want.image, chain(&error));
@@ -164,17 +163,30 @@ pub(crate) async fn fetch(host: Arc<Host>, pod: Arc<Pod>, asked: Asked) -> Outco
     Ok(Ready { image, compiled, argv0, cwd })
 }
 
+/// Gets an image to be mounted. What the pod has already, `known` by its digest, is taken without a word if it is here.
+pub(crate) async fn mount(
+    host: Arc<Host>,
+    pod: Arc<Pod>,
+    asked: Asked,
+    known: Option<Reference>,
+) -> Outcome<Image> {
+    let here = match &known {
+        Some(known) => host.images.present(known, Purpose::Mount).await,
+        None => None,
+    };
+    match here {
+        Some(image) => Ok(image),
+        None => get(&host, &pod, &Teller { events: &host.events, pod: &pod, asked: &asked }).await,
+    }
+}
+
 /// The image by its policy, with the pod's credentials.
-async fn get(
-    host: &Arc<Host>,
-    pod: &Arc<Pod>,
-    reference: &Reference,
-    teller: &Teller<'_>,
-) -> Result<Image, Waiting> {
+async fn get(host: &Arc<Host>, pod: &Arc<Pod>, teller: &Teller<'_>) -> Result<Image, Waiting> {
     let Asked { want, policy, .. } = teller.asked;
+    let reference = &reference(teller)?;
     let mut keyring = credentials::keyring(host, teller).await?;
     let identity = credentials::identity(host, pod, reference, &mut keyring).await;
-    if let Some(image) = present(host, reference, &keyring, teller)? {
+    if let Some(image) = present(host, reference, &keyring, teller).await? {
         return Ok(image);
     }
     // An image that the pod may not use is as one that is not there: who may not have it learns nothing of it.
@@ -191,16 +203,26 @@ async fn get(
     pull(host, reference, &keyring, &failed, teller).await
 }
 
+fn reference(teller: &Teller<'_>) -> Result<Reference, Waiting> {
+    let name = &teller.asked.want.image;
+    Reference::parse(name).map_err(|error| {
+        let message = format!("Failed to apply default image tag \"{name}\": {}", chain(&error));
+        teller.fail("InspectFailed", Waiting { reason: "InvalidImageName", message })
+    })
+}
+
 /// The image that is here already, if the policy lets it be taken and the pod may use it.
-fn present(
+async fn present(
     host: &Host,
     reference: &Reference,
     keyring: &Keyring,
     teller: &Teller<'_>,
 ) -> Result<Option<Image>, Waiting> {
-    let Asked { want, policy, .. } = teller.asked;
-    let found = host.images.find(reference).filter(|_| policy != "Always");
-    let permitted = match found {
+    let Asked { want, policy, purpose, .. } = teller.asked;
+    if policy == "Always" {
+        return Ok(None);
+    }
+    let permitted = match host.images.present(reference, *purpose).await {
         Some(image) => permitted(host, image, keyring, teller)?,
         None => None,
     };
@@ -238,7 +260,7 @@ async fn pull(
     let name = &teller.asked.want.image;
     teller.say(Kind::Normal, "Pulling", &format!("Pulling image \"{name}\""));
     let since = tokio::time::Instant::now();
-    match host.images.pull(reference, keyring).await {
+    match host.images.pull_for(reference, keyring, teller.asked.purpose).await {
         Ok(image) => {
             let took = short(since.elapsed());
             let message = format!(
@@ -251,7 +273,7 @@ async fn pull(
         Err(error) => {
             // Another pod may have pulled it meanwhile.
             if error.is_throttled()
-                && let Some(image) = present(host, reference, keyring, teller)?
+                && let Some(image) = present(host, reference, keyring, teller).await?
             {
                 return Ok(image);
             }
@@ -293,7 +315,7 @@ async fn compile(
     Ok(compiled)
 }
 
-/// Tells what becomes of an image, as Events of the container that asked.
+/// Tells what becomes of an image, as Events of who asked.
 pub(crate) struct Teller<'a> {
     events: &'a Events,
     pub(crate) pod: &'a Pod,
@@ -302,7 +324,7 @@ pub(crate) struct Teller<'a> {
 
 impl Teller<'_> {
     pub(crate) fn say(&self, kind: Kind, reason: &'static str, message: &str) {
-        self.events.say(self.pod, Some(self.asked.field.clone()), kind, reason, message);
+        self.events.say(self.pod, self.asked.field.clone(), kind, reason, message);
     }
 
     pub(crate) fn fail(&self, reason: &'static str, waiting: Waiting) -> Waiting {
@@ -355,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_pull_that_fails_is_tried_again_after_ten_seconds_and_then_half_as_often() {
-        let mut pulls = Pulls::default();
+        let mut pulls = Pulls::<Ready>::default();
         let mut now = Timestamp::from_second(1000).unwrap();
         for seconds in [10, 20, 40, 80, 160, 300, 300] {
             assert!(matches!(pulls.need(&want(), now), Need::Fetch));
@@ -380,7 +402,7 @@ mod tests {
 
     #[test]
     fn a_failure_that_is_no_pull_keeps_its_reason() {
-        let mut pulls = Pulls::default();
+        let mut pulls = Pulls::<Ready>::default();
         let now = Timestamp::from_second(1000).unwrap();
         let wait = pulls.begin(&want());
         pulls.done(want(), Err(failure("ErrImageNeverPull")), wait, now);

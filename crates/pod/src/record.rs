@@ -68,6 +68,10 @@ pub(crate) struct Record {
     /// Another share of the node that the pod is to have.
     #[serde(default, skip_serializing_if = "Resize::is_nothing")]
     pub(crate) resize: Resize,
+    /// The images of the pod's volumes, by volume: `REPOSITORY@sha256:…`. Each is chosen once, and is in use for as long as
+    /// there is this record.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) images: BTreeMap<String, String>,
     /// By container name, init containers among them.
     pub(crate) containers: BTreeMap<String, History>,
 }
@@ -132,6 +136,7 @@ impl Record {
             admitted: false,
             restarting: false,
             resize: Resize::default(),
+            images: BTreeMap::new(),
             containers: histories(&status, now),
             pod,
         }

@@ -70,6 +70,9 @@ pub(crate) enum Error {
     Cgroup { source: nodule_cgroup::Error },
     #[error("subPath {path}")]
     SubPath { path: String, source: nodule_volume::BeneathError },
+    /// The first word is the runtimes' (CRI, `ErrImageVolumeMountFailed`).
+    #[error("ImageVolumeMountFailed: subPath {path}")]
+    ImageSubPath { path: String, source: nodule_volume::BeneathError },
     #[error("listen on {}", path.display())]
     Listen { path: PathBuf, source: io::Error },
     #[error("start {}", program.display())]
@@ -96,6 +99,14 @@ pub(crate) enum Error {
     Unclear { source: io::Error },
     #[error("the sandbox on {} did not answer within {} s", path.display(), ANSWER.as_secs())]
     Silent { path: PathBuf },
+}
+
+impl Error {
+    /// The `reason` of a container that waits because of this, in the kubelet's words.
+    pub(crate) fn reason(&self) -> &'static str {
+        let is_image = matches!(self, Self::ImageSubPath { .. });
+        if is_image { "CreateContainerError" } else { "RunContainerError" }
+    }
 }
 
 /// Starts the process: as a fork of the zygote if there is one, else by an exec of `program`. Blocks for as long as that

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateWaiting, ContainerStatus,
-    ContainerUser, HostIP, LinuxContainerUser, Pod, PodIP, PodSpec, PodStatus,
+    ContainerUser, HostIP, ImageVolumeStatus, LinuxContainerUser, Pod, PodIP, PodSpec, PodStatus,
+    VolumeMount, VolumeMountStatus, VolumeStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -185,8 +186,29 @@ fn container_status(seen: &Seen<'_>, container: &Container, has_init: bool) -> C
         user: run.and_then(|run| run.user.as_ref()).map(container_user),
         allocated_resources: container.resources.as_ref().and_then(|own| own.requests.clone()),
         resources: run.and_then(|run| run.resources.clone()),
+        volume_mounts: run
+            .filter(|run| !run.id.is_empty())
+            .map(|_| mounts(seen.record, container))
+            .filter(|mounts| !mounts.is_empty()),
         ..ContainerStatus::default()
     }
+}
+
+/// What a container has mounted, and of an image which one that is (KEP-3857, KEP-5365).
+fn mounts(record: &Record, container: &Container) -> Vec<VolumeMountStatus> {
+    let of_image = |name: &str| {
+        let image_ref = record.images.get(name)?.clone();
+        Some(VolumeStatus { image: Some(ImageVolumeStatus { image_ref }) })
+    };
+    let mount = |mount: &VolumeMount| VolumeMountStatus {
+        name: mount.name.clone(),
+        mount_path: mount.mount_path.clone(),
+        read_only: mount.read_only,
+        // This node says of itself that it has nothing of the kind.
+        recursive_read_only: (mount.read_only == Some(true)).then(|| "Disabled".to_owned()),
+        volume_status: of_image(&mount.name),
+    };
+    container.volume_mounts.iter().flatten().map(mount).collect()
 }
 
 /// Whom the container's process is (KEP-3619).
@@ -473,6 +495,33 @@ mod tests {
             .iter()
             .find(|condition| condition.type_ == kind)
             .unwrap()
+    }
+
+    #[test]
+    fn mounts_are_told_of_a_container_that_has_run_and_of_an_image_which_it_is() {
+        let mut table = Table::new("Always", &[], &[Is::New]);
+        let mut pod = (*table.record.pod).clone();
+        let mounts = |name: &str, read_only| VolumeMount {
+            name: name.to_owned(),
+            mount_path: format!("/{name}"),
+            read_only,
+            ..VolumeMount::default()
+        };
+        let container = &mut pod.spec.as_mut().unwrap().containers[0];
+        container.volume_mounts = Some(vec![mounts("model", Some(true)), mounts("data", None)]);
+        table.record.pod = pod.into();
+        table.record.images.insert("model".to_owned(), "r/m@sha256:1".to_owned());
+        let told = |table: &Table| {
+            table.status(&PodStatus::default()).container_statuses.unwrap()[0].volume_mounts.clone()
+        };
+        assert_eq!(told(&table), None);
+        table.set("c0", Is::Running);
+        let told = serde_json::to_value(told(&table)).unwrap();
+        let expected = serde_json::json!([
+            {"name": "model", "mountPath": "/model", "readOnly": true, "recursiveReadOnly": "Disabled",
+             "volumeStatus": {"image": {"imageRef": "r/m@sha256:1"}}},
+            {"name": "data", "mountPath": "/data"}]);
+        assert_eq!(told, expected);
     }
 
     #[test]

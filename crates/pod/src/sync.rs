@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
+use nodule_image::Purpose;
 use nodule_sandbox_proto as proto;
 use tracing::warn;
 
@@ -29,9 +30,9 @@ use crate::settings::settings;
 use crate::status::Waiting;
 use crate::user::Choice;
 use crate::view::log_path;
-use crate::volumes::mounts;
+use crate::volumes::{Mounts, mounts};
 use crate::want::{self, Want};
-use crate::worker::{Notice, Worker};
+use crate::worker::{Fetched, Notice, Worker};
 
 impl Worker {
     /// Brings the pod nearer to running, as far as that goes now.
@@ -64,7 +65,11 @@ impl Worker {
             self.hold(container, "CreateContainerConfigError", message.to_owned());
             return self.again();
         }
+        let Some(mounts) = self.has_images(role, container) else { return };
         let Some(ready) = self.image(role, container) else { return };
+        if mounts == Mounts::OnTheWay {
+            return self.pulls.keep(Want::of(container), ready);
+        }
         let config = match self.configure(container, &ready, needs) {
             Ok(config) => config,
             // The image is taken up again when there is more to say.
@@ -146,10 +151,8 @@ impl Worker {
             Need::Wait => {}
             Need::Fetch => self.fetch(role, container, want),
             Need::Failed { waiting, until, news } => {
-                if news && waiting.reason == "ImagePullBackOff" {
-                    let message = format!("Back-off pulling image \"{}\"", want.image);
-                    self.say(&container.name, Kind::Normal, "BackOff", &message);
-                    self.say(&container.name, Kind::Warning, "Failed", "Error: ImagePullBackOff");
+                if news {
+                    self.tell_back_off(&want, &waiting, Some(role.field(&container.name)));
                 }
                 self.waiting.insert(container.name.clone(), waiting);
                 self.wake_at(until);
@@ -158,15 +161,28 @@ impl Worker {
         None
     }
 
+    /// Tells that the next pull of an image has to wait.
+    pub(crate) fn tell_back_off(&self, want: &Want, waiting: &Waiting, field: Option<String>) {
+        if waiting.reason == "ImagePullBackOff" {
+            let message = format!("Back-off pulling image \"{}\"", want.image);
+            let (events, pod) = (&self.host.events, &self.record.pod);
+            events.say(pod, field.clone(), Kind::Normal, "BackOff", &message);
+            events.say(pod, field, Kind::Warning, "Failed", "Error: ImagePullBackOff");
+        }
+    }
+
     fn fetch(&mut self, role: Role, container: &Container, want: Want) {
         let wait = self.pulls.begin(&want);
         let policy =
             container.image_pull_policy.clone().unwrap_or_else(|| "IfNotPresent".to_owned());
         let runs = self.record.containers.values().filter_map(|history| history.run.as_ref());
         let ran = runs.map(|run| run.image_id.clone()).collect();
-        let asked = Asked { want: want.clone(), ran, policy, field: role.field(&container.name) };
+        let field = Some(role.field(&container.name));
+        let asked = Asked { want: want.clone(), ran, policy, field, purpose: Purpose::Run };
         let (host, pod) = (Arc::clone(&self.host), Arc::clone(&self.record.pod));
-        self.fetches.spawn(async move { (want, pull::fetch(host, pod, asked).await, wait) });
+        self.fetches.spawn(async move {
+            Fetched::Program(want, Box::new(pull::fetch(host, pod, asked).await), wait)
+        });
     }
 
     /// The container waits for a person, and that is told once.
@@ -325,7 +341,7 @@ impl Worker {
                 self.save();
             }
             Ok(Err(error)) => {
-                self.hold(container, "RunContainerError", chain(&error));
+                self.hold(container, error.reason(), chain(&error));
                 self.again();
             }
             Err(error) => warn!(container = name, %error, "start was broken off"),
@@ -344,8 +360,7 @@ fn start(
 ) -> Result<Sandbox, sandbox::Error> {
     for mount in &config.mounts {
         if let Some(path) = &mount.sub_path {
-            nodule_volume::make(&mount.host, path)
-                .map_err(|source| sandbox::Error::SubPath { path: path.clone(), source })?;
+            find(host, &mount.host, path)?;
         }
     }
     etc.write(folder).map_err(|source| sandbox::Error::Create { path: folder.clone(), source })?;
@@ -360,6 +375,17 @@ fn start(
             .map_err(|source| sandbox::Error::Create { path: words, source })?;
     }
     sandbox::start(&host.config.sandbox, &host.zygote, place, &config)
+}
+
+/// Sees that there is a part of a volume. What all who use an image share is never added to.
+fn find(host: &Host, volume: &std::path::Path, path: &str) -> Result<(), sandbox::Error> {
+    let path = || path.to_owned();
+    if host.images.shares(volume) {
+        return nodule_volume::look(volume, &path())
+            .map_err(|source| sandbox::Error::ImageSubPath { path: path(), source });
+    }
+    nodule_volume::make(volume, &path())
+        .map_err(|source| sandbox::Error::SubPath { path: path(), source })
 }
 
 /// Removes a run's log and the files it was turned into.

@@ -35,6 +35,11 @@ impl Want {
         }
     }
 
+    /// Of which nothing is run.
+    pub(crate) fn files(image: &str) -> Self {
+        Self { image: image.to_owned(), command: None, args: None, cwd: None }
+    }
+
     /// The name of the program; empty if nobody gives one.
     pub(crate) fn argv0(&self, image: &Image) -> String {
         let (command, args) =

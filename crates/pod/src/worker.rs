@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
+use nodule_image::Image;
 use nodule_sandbox_proto::{Exit, Started};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -74,7 +75,13 @@ pub(crate) enum Notice {
 }
 
 /// An image that was fetched: its name, what became of it, and the wait that a failure earns.
-pub(crate) type Fetched = (Want, Outcome, Duration);
+#[derive(Debug)]
+pub(crate) enum Fetched {
+    /// To run it.
+    Program(Want, Box<Outcome>, Duration),
+    /// To mount it.
+    Files(Want, Box<Outcome<Image>>, Duration),
+}
 
 pub(crate) struct Worker {
     pub(crate) host: Arc<Host>,
@@ -91,6 +98,8 @@ pub(crate) struct Worker {
     /// What the pod refers to, while it runs.
     pub(crate) follow: Follow,
     pub(crate) volumes: volumes::State,
+    /// The images of its volumes.
+    pub(crate) pictures: volumes::Pictures,
     /// Until they were listed, which starts wait for.
     services: watch::Receiver<Option<Services>>,
     pub(crate) tasks: JoinSet<Notice>,
@@ -150,6 +159,7 @@ impl Worker {
             fetches: JoinSet::new(),
             follow: Follow::default(),
             volumes: volumes::State::default(),
+            pictures: volumes::Pictures::default(),
             services,
             tasks,
             told: BTreeMap::new(),
@@ -334,8 +344,14 @@ impl Worker {
         })
     }
 
-    fn fetched(&mut self, (want, outcome, wait): Fetched) {
-        self.pulls.done(want, outcome, wait, Timestamp::now());
+    fn fetched(&mut self, fetched: Fetched) {
+        let now = Timestamp::now();
+        match fetched {
+            Fetched::Program(want, outcome, wait) => self.pulls.done(want, *outcome, wait, now),
+            Fetched::Files(want, outcome, wait) => {
+                self.pictures.pulls.done(want, *outcome, wait, now);
+            }
+        }
     }
 
     fn note(&mut self, notice: Notice) {

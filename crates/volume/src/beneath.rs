@@ -59,13 +59,24 @@ pub(crate) fn descriptor(file: impl AsFd) -> String {
     format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
 }
 
+/// Sees that there is something at `path` in the volume at `folder`. Blocking.
+pub fn look(folder: &Path, path: &str) -> Result<(), BeneathError> {
+    let error = |errno: Errno| refused(path, errno);
+    let root = entry::open(folder).map_err(error)?;
+    open(root, path, OFlags::PATH).map(drop).map_err(error)
+}
+
+fn refused(path: &str, errno: Errno) -> BeneathError {
+    match errno {
+        Errno::XDEV | Errno::LOOP => BeneathError::Out { path: path.to_owned() },
+        errno => BeneathError::Open { path: path.to_owned(), source: errno.into() },
+    }
+}
+
 /// Sees that there is something at `path` in the volume at `folder`: where there is nothing, folders are made, with the
 /// permissions of the volume's own. Blocking.
 pub fn make(folder: &Path, path: &str) -> Result<(), BeneathError> {
-    let error = |errno: Errno| match errno {
-        Errno::XDEV | Errno::LOOP => BeneathError::Out { path: path.to_owned() },
-        errno => BeneathError::Open { path: path.to_owned(), source: errno.into() },
-    };
+    let error = |errno: Errno| refused(path, errno);
     let root = entry::open(folder).map_err(error)?;
     match open(&root, path, OFlags::PATH) {
         Err(Errno::NOENT) => {}

@@ -20,7 +20,7 @@ mod setup;
 mod usage;
 
 pub use atomic::{Content, Files, WriteError, write};
-pub use beneath::{BeneathError, make, read};
+pub use beneath::{BeneathError, look, make, read};
 pub use memory::{Memory, MemoryError, unmount_below};
 pub use owner::{Change, Group, OwnError, hand_over};
 pub use remove::{RemoveError, remove};

@@ -13,6 +13,7 @@ mod harness;
 mod http;
 mod image;
 mod image_commands;
+mod mounted;
 mod network;
 mod node;
 mod outage;

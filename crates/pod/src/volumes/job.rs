@@ -7,11 +7,11 @@ use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Volume};
 use nodule_volume::{Files, Place, Site, Source, set_up};
 use tokio::task::JoinError;
 
-use super::Volumes;
 use super::bundle::Bundles;
 use super::claim::{self, Claimed};
 use super::project::Projector;
 use super::token::{Tokens, wishes};
+use super::{Volumes, own};
 use crate::field::Downward;
 use crate::host::Host;
 use crate::objects::Known;
@@ -68,8 +68,7 @@ impl Job {
             tokens: Tokens::default(),
             due: [due, bundles.due(now)].into_iter().flatten().min(),
         };
-        let volumes = self.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-        for volume in volumes {
+        for volume in own(&self.pod) {
             match self.one(volume, &bundles).await {
                 Ok(Place { path, on_disk }) => {
                     if on_disk {
@@ -187,7 +186,7 @@ fn broken(error: &JoinError) -> String {
 
 fn unsupported(kind: &str) -> String {
     format!(
-        "{kind} is not supported by this node: it has configMap, downwardAPI, emptyDir, hostPath, projected, secret, and PersistentVolumes of the kinds hostPath and local"
+        "{kind} is not supported by this node: it has configMap, downwardAPI, emptyDir, hostPath, image, projected, secret, and PersistentVolumes of the kinds hostPath and local"
     )
 }
 

@@ -2,10 +2,12 @@
 //!
 //! `needs` is asked in each turn and waits for nothing: it begins a [`job`](job::Job) when there is news, and says where the
 //! volumes lie once all of them do. Read `job.rs` (one round), `project.rs` (what becomes a file), `token.rs`, `claim.rs`,
-//! `bundle.rs` (what the API server is asked for), `mounts.rs` (what a container gets of them).
+//! `bundle.rs` (what the API server is asked for), `mounts.rs` (what a container gets of them). Images that are volumes take
+//! another way: `image.rs`.
 
 mod bundle;
 mod claim;
+mod image;
 mod job;
 mod mounts;
 mod project;
@@ -25,6 +27,7 @@ use crate::objects::{Answer, Key, Known};
 use crate::restart::later;
 use crate::worker::{Notice, Worker};
 
+pub(crate) use image::{Mounts, Pictures};
 pub(crate) use job::Mounted;
 pub(crate) use mounts::mounts;
 use token::Tokens;
@@ -88,8 +91,7 @@ impl Stamp {
 impl Worker {
     /// The pod's volumes, if all of them are there. Begins what has to be done about them.
     pub(crate) fn volumes(&mut self, known: &Known) -> Option<Arc<Volumes>> {
-        let wanted = self.record.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-        if wanted.count() == 0 {
+        if own(&self.record.pod).next().is_none() {
             return Some(Arc::default());
         }
         let now = Timestamp::now();
@@ -194,11 +196,7 @@ impl Worker {
         }
         self.volumes.since = Some(now);
         let missing = &self.volumes.missing;
-        let all = || {
-            let spec = self.record.pod.spec.iter();
-            spec.flat_map(|spec| spec.volumes.iter().flatten().map(|volume| volume.name.clone()))
-                .collect()
-        };
+        let all = || own(&self.record.pod).map(|volume| volume.name.clone()).collect();
         let names = if missing.is_empty() { all() } else { missing.clone() };
         let message = format!(
             "Unable to attach or mount volumes: unmounted volumes=[{}], unattached volumes=[], failed to process volumes=[]: context deadline exceeded",
@@ -216,6 +214,12 @@ impl Worker {
 /// The wait after so many failures in a row.
 fn wait(failures: u32) -> Duration {
     FIRST_WAIT.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LONGEST_WAIT)
+}
+
+/// The volumes that are set up here: all but images.
+fn own(pod: &Pod) -> impl Iterator<Item = &Volume> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.filter(|volume| volume.image.is_none())
 }
 
 /// The volume of this name in a pod.

@@ -42,13 +42,14 @@ fn one(
     })
 }
 
-/// What the agent writes, nobody else does.
+/// What the agent writes, nobody else does; and an image's files are those of all who use it.
 fn is_read_only(volume: &Volume) -> bool {
     let claim = volume.persistent_volume_claim.as_ref();
     volume.config_map.is_some()
         || volume.secret.is_some()
         || volume.projected.is_some()
         || volume.downward_api.is_some()
+        || volume.image.is_some()
         || claim.is_some_and(|claim| claim.read_only == Some(true))
 }
 

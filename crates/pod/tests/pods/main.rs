@@ -16,6 +16,7 @@ mod eviction;
 mod groups;
 mod guests;
 mod health;
+mod images;
 mod lifecycle;
 mod node;
 mod objects;

@@ -29,6 +29,12 @@ impl Registry {
         Self::holding(guests.iter().flat_map(|(name, wat)| image(name, wat)).collect()).await
     }
 
+    /// Holds guests, and an artifact `model` whose layers are these files, with their titles.
+    pub(crate) async fn with_model(guests: &[(&str, &str)], files: &[(&str, &[u8])]) -> Self {
+        let guests = guests.iter().flat_map(|(name, wat)| image(name, wat));
+        Self::holding(guests.chain(model(files)).collect()).await
+    }
+
     async fn holding(content: Vec<Held>) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
@@ -71,6 +77,27 @@ fn rooted(name: &str, wat: &str, config: &Value) -> Vec<Held> {
                         "rootfs": {"type": "layers", "diff_ids": [sha(&layer)]}});
     let config = ("application/vnd.oci.image.config.v1+json", config.to_string().into_bytes());
     pushed(name, config, ("application/vnd.oci.image.layer.v1.tar", layer))
+}
+
+fn model(files: &[(&str, &[u8])]) -> Vec<Held> {
+    let layer = |(title, content): &(&str, &[u8])| {
+        let mut layer = descriptor("application/vnd.example.model", content);
+        layer["annotations"] = json!({"org.opencontainers.image.title": title});
+        layer
+    };
+    let config = descriptor("application/vnd.oci.empty.v1+json", b"{}");
+    let layers: Vec<_> = files.iter().map(layer).collect();
+    let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config,
+                          "artifactType": "application/vnd.example.model", "layers": layers});
+    let manifest = manifest.to_string().into_bytes();
+    let blobs = files.iter().map(|(_, content)| {
+        let path = format!("/v2/model/blobs/{}", sha(content));
+        (path, ("application/octet-stream", content.to_vec()))
+    });
+    let mut held: Vec<_> = blobs.collect();
+    held.push((format!("/v2/model/manifests/{}", sha(&manifest)), (MANIFEST, manifest.clone())));
+    held.push(("/v2/model/manifests/1".to_owned(), (MANIFEST, manifest)));
+    held
 }
 
 fn pushed(name: &str, config: (&str, Vec<u8>), layer: (&str, Vec<u8>)) -> Vec<Held> {

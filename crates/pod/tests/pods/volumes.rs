@@ -14,7 +14,7 @@ use crate::root::Root;
 use crate::{Agent, gone, on_disk};
 
 /// Exits with 7 once the first letter of the file `k` in its first mount is `2`.
-const READS: &str = r#"(module
+pub(crate) const READS: &str = r#"(module
     (import "wasi_snapshot_preview1" "path_open"
         (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
     (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))

@@ -1,0 +1,156 @@
+//! Images that are volumes: what a guest finds in them, that it changes nothing there, and that they stay what they were.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::Agent;
+use crate::api::Api;
+use crate::guests::{WAITS, writes};
+use crate::registry::Registry;
+use crate::root::Root;
+use crate::volumes::READS;
+
+/// WASI's `oflags`: the file must be there; it is made, if it is not.
+const THERE: u8 = 0;
+const MAKE: u8 = 9;
+
+async fn registry() -> Registry {
+    let (there, make) = (writes("k", THERE, "3", 7), writes("new", MAKE, "3", 7));
+    let guests = [("reads", READS), ("there", &*there), ("make", &*make), ("waits", WAITS)];
+    Registry::with_model(&guests, &[("k", b"2"), ("deep/er/k", b"2")]).await
+}
+
+/// A pod whose container mounts the artifact with what `mount` says.
+fn pod(registry: &Registry, guest: &str, mount: &Value) -> Value {
+    let mut pod = crate::pod("web", "u1");
+    let mut one = json!({"name": "model", "mountPath": "/v"});
+    one.as_object_mut().unwrap().extend(mount.as_object().unwrap().clone());
+    pod["spec"]["restartPolicy"] = json!("Never");
+    pod["spec"]["containers"] = json!([{
+        "name": "app", "image": registry.image(guest), "imagePullPolicy": "IfNotPresent",
+        "volumeMounts": [one]}]);
+    let image = json!({"reference": registry.image("model"), "pullPolicy": "IfNotPresent"});
+    pod["spec"]["volumes"] = json!([{"name": "model", "image": image}]);
+    pod
+}
+
+/// Runs a guest to its end; its exit code, and the status of its container.
+async fn run(guest: &str, mount: &Value) -> (i64, Value) {
+    let (api, registry, root) = (Api::start().await, registry().await, Root::new());
+    let _agent = Agent::with(&api, root.path(), &[&registry.host]).await;
+    api.apply(pod(&registry, guest, mount));
+    let told = api.until("an end", |api| {
+        let status = api.pod("web")?["status"]["containerStatuses"][0].clone();
+        let code = status["state"]["terminated"]["exitCode"].as_i64()?;
+        Some((code, status))
+    });
+    let told = told.await;
+    api.delete("web", 1);
+    api.until("removal", |api| api.pod("web").is_none().then_some(())).await;
+    told
+}
+
+#[tokio::test]
+async fn a_guest_reads_the_files_of_an_artifact_and_its_status_says_which_it_is() {
+    let (code, status) = run("reads", &json!({})).await;
+    assert_eq!(code, 7);
+    let mount = &status["volumeMounts"][0];
+    assert_eq!((&mount["name"], &mount["mountPath"]), (&json!("model"), &json!("/v")));
+    let image = mount["volumeStatus"]["image"]["imageRef"].as_str().unwrap();
+    assert!(image.contains("/model@sha256:"), "{image}");
+}
+
+#[tokio::test]
+async fn a_part_of_an_artifact_is_mounted_by_its_path() {
+    assert_eq!(run("reads", &json!({"subPath": "deep/er"})).await.0, 7);
+    assert_eq!(run("reads", &json!({"subPathExpr": "deep/er", "readOnly": false})).await.0, 7);
+}
+
+#[tokio::test]
+async fn nothing_is_written_to_an_image_whatever_the_mount_says() {
+    for guest in ["there", "make"] {
+        for mount in [json!({}), json!({"readOnly": false}), json!({"subPath": "deep/er"})] {
+            // What cannot be opened for writing is waited for: standard input is at its end.
+            assert_eq!(run(guest, &mount).await.0, 0, "{guest} {mount}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_part_that_there_is_not_is_refused_and_not_made() {
+    let (api, registry, root) = (Api::start().await, registry().await, Root::new());
+    let _agent = Agent::with(&api, root.path(), &[&registry.host]).await;
+    api.apply(pod(&registry, "reads", &json!({"subPath": "none"})));
+    let told = api.status("web", crate::REASON, "CreateContainerError").await;
+    let message = &told["status"]["containerStatuses"][0]["state"]["waiting"]["message"];
+    let message = message.as_str().unwrap();
+    assert!(message.starts_with("ImageVolumeMountFailed: subPath none: open none"), "{message}");
+    for tree in std::fs::read_dir(root.path().join("images/trees")).unwrap() {
+        assert!(!tree.unwrap().path().join("none").exists());
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_is_not_to_be_had_holds_up_who_mounts_it_and_nobody_else() {
+    let (api, registry, root) = (Api::start().await, registry().await, Root::new());
+    let _agent = Agent::with(&api, root.path(), &[&registry.host]).await;
+    let mut web = pod(&registry, "reads", &json!({}));
+    let missing = registry.image("missing");
+    web["spec"]["volumes"][0]["image"]["reference"] = json!(missing);
+    let other = json!({"name": "other", "image": registry.image("waits"), "stdin": true,
+                       "imagePullPolicy": "IfNotPresent"});
+    web["spec"]["containers"].as_array_mut().unwrap().push(other);
+    api.apply(web);
+
+    let told = api.status("web", crate::REASON, "ImagePullBackOff").await;
+
+    let message = &told["status"]["containerStatuses"][0]["state"]["waiting"]["message"];
+    let words = format!("Back-off pulling image \"{missing}\": ErrImagePull: ");
+    assert!(message.as_str().unwrap().starts_with(&words), "{message}");
+    api.until("the other", |api| {
+        api.pod("web")?["status"].pointer("/containerStatuses/1/state/running").cloned()
+    })
+    .await;
+    let events = api.events();
+    for (reason, text) in [
+        ("Pulling", format!("Pulling image \"{missing}\"")),
+        ("BackOff", format!("Back-off pulling image \"{missing}\"")),
+        ("Failed", "Error: ErrImagePull".to_owned()),
+    ] {
+        assert!(events.contains(&(reason.to_owned(), text.clone())), "{text}: {events:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_run_has_the_same_image_though_agent_and_registry_are_gone_meanwhile() {
+    let (api, registry, root) = (Api::start().await, registry().await, Root::new());
+    let often = |config: &mut nodule_pod::Config| config.longest_backoff = Duration::from_secs(1);
+    let registries = [&*registry.host];
+    let agent = Agent::changed(&api, root.path(), &registries, None, often).await;
+    let mut web = pod(&registry, "reads", &json!({}));
+    web["spec"]["restartPolicy"] = json!("Always");
+    web["spec"]["volumes"][0]["image"]["pullPolicy"] = json!("Always");
+    api.apply(web);
+    let restarts =
+        |api: &Api| api.pod("web")?["status"]["containerStatuses"][0]["restartCount"].as_i64();
+    api.until("a restart", |api| restarts(api).filter(|count| *count > 0)).await;
+    drop(agent);
+    let host = registry.host.clone();
+    drop(registry);
+
+    let _agent = Agent::changed(&api, root.path(), &[&host], None, often).await;
+
+    let before = restarts(&api).unwrap();
+    let told = api.until("restarts", |api| {
+        restarts(api).filter(|count| *count > before + 1)?;
+        let status = api.pod("web")?["status"]["containerStatuses"][0].clone();
+        status["lastState"]["terminated"]["exitCode"].as_i64()
+    });
+    assert_eq!(told.await, 7);
+    let pulled = api
+        .events()
+        .into_iter()
+        .filter(|(reason, text)| reason == "Pulling" && text.contains("/model:1"));
+    assert_eq!(pulled.count(), 1);
+}
