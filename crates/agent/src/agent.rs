@@ -33,12 +33,7 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     let _lock = Lock::take(&node.root)?;
     has_sandbox(&pods)?;
     let clients = Clients::read(&kubeconfig).await?;
-    let tended = Tended {
-        collect: images.collect.clone(),
-        root: pods.root.clone(),
-        socket: pods.run.join(SOCKET),
-        period: node.periods.update,
-    };
+    let tended = Tended::new(&images, &pods, node.periods.update);
     let images = Images::open(images).await.context("open the images")?;
 
     // The API listens first: the Node then tells the port that it really has.
@@ -71,7 +66,7 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     let checks = well.clone();
     let waiting = Waiting { shuts, shutting, problems: telling, drained: handle.drained() };
     waiting.start(shutdown, &mut supervisor);
-    tended.start(images, &handle, listed, &mut supervisor);
+    tended.start(images, listed, &mut supervisor);
     supervisor.serve("api", |stop| server.run(handle, reviews, checks, metrics, stop));
     if let Some(server) = healthz {
         supervisor.serve("healthz", |stop| server.run(well, stop));
@@ -96,15 +91,19 @@ struct Tended {
 }
 
 impl Tended {
+    fn new(images: &nodule_image::Config, pods: &nodule_pod::Config, period: Duration) -> Self {
+        let (root, socket) = (pods.root.clone(), pods.run.join(SOCKET));
+        Self { collect: images.collect.clone(), root, socket, period }
+    }
+
     /// Starts what removes them, what lists them for the Node's status, and what answers commands.
     fn start(
         self,
         images: Images,
-        pods: &Pods,
         listed: watch::Sender<Vec<ContainerImage>>,
         supervisor: &mut Supervisor,
     ) {
-        let collection = collection::run(images.clone(), self.collect, pods.clone());
+        let collection = collection::run(images.clone(), self.collect, self.root.clone());
         supervisor.start("image collection", collection);
         let keeper = Keeper::new(images.clone(), self.root);
         supervisor.start("image commands", image::serve(self.socket, keeper));

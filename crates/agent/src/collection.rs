@@ -1,10 +1,11 @@
 //! Removes images that nobody uses, as often as the kubelet does.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use nodule_image::{Collect, Images};
-use nodule_pod::Pods;
+use nodule_pod::images_in_use;
+use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
@@ -13,13 +14,20 @@ const PERIOD: Duration = Duration::from_mins(5);
 
 /// Looks every five minutes whether there is too little room. Pods that an earlier agent left are known long before the
 /// first look; what cannot be removed is tried again at the next.
-pub(crate) async fn run(images: Images, collect: Collect, pods: Pods) -> Result<()> {
+pub(crate) async fn run(images: Images, collect: Collect, root: PathBuf) -> Result<()> {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        match images.collect(collect.clone(), pods.images()).await {
+        let used = match used(root.clone()).await {
+            Ok(used) => used,
+            Err(error) => {
+                warn!(error = format!("{error:#}"), "images in use not known: all stay");
+                continue;
+            }
+        };
+        match images.collect(collect.clone(), used).await {
             Ok(done) if done.lacking > 0 => {
                 let bytes = done.lacking;
                 warn!(
@@ -36,4 +44,9 @@ pub(crate) async fn run(images: Images, collect: Collect, pods: Pods) -> Result<
             }
         }
     }
+}
+
+/// The images of the pods below an agent's root folder.
+pub(crate) async fn used(root: PathBuf) -> Result<BTreeSet<String>> {
+    Ok(spawn_blocking(move || images_in_use(&root)).await.context("look at the pods")??)
 }

@@ -170,11 +170,6 @@ impl Pods {
         self.views.now().iter().map(View::pod).collect()
     }
 
-    /// The images that containers of pods on this node run, or may run again: each `…@sha256:…`.
-    pub fn images(&self) -> BTreeSet<String> {
-        self.views.now().iter().flat_map(View::images).collect()
-    }
-
     /// Where a container's log lies.
     pub fn log(
         &self,

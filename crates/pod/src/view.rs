@@ -154,12 +154,6 @@ impl View {
         self.phase < Phase::Terminated
     }
 
-    /// The images of its containers, those that have ended too: they may run again.
-    pub(crate) fn images(&self) -> impl Iterator<Item = String> {
-        let ids = statuses(&self.status).map(|container| container.image_id.clone());
-        ids.filter(|id| !id.is_empty())
-    }
-
     /// The containers that have run.
     pub(crate) fn containers(&self) -> impl Iterator<Item = &str> {
         self.logs.keys().map(String::as_str)

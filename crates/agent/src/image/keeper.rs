@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nodule_image::{Image, Images, Keyring, Prune, Reference, Removed, Stocked};
-use nodule_pod::images_in_use;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::task::spawn_blocking;
 use tokio::time::interval;
 
 use super::message::{Ask, Here, Told};
+use crate::collection::used;
 
 /// How often it is told how far downloads are.
 const TELL: Duration = Duration::from_millis(100);
@@ -106,8 +106,7 @@ impl Keeper {
     }
 
     async fn used(&self) -> Result<BTreeSet<String>> {
-        let root = self.root.clone();
-        Ok(spawn_blocking(move || images_in_use(&root)).await.context("look at the pods")??)
+        used(self.root.clone()).await
     }
 }
 

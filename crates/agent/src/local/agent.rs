@@ -64,7 +64,7 @@ pub(crate) async fn run(place: &Place) -> Result<()> {
     let ended = tokio::select! {
         result = server.run(listener) => result,
         result = runner.run() => Err(result.err().map_or_else(|| anyhow!("the pods"), Into::into)),
-        result = collection::run(images, collect, pods) => result,
+        result = collection::run(images, collect, place.root.clone()) => result,
         _ = terminate.recv() => Ok(()),
     };
     if let Err(error) = &ended {

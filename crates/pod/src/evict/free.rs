@@ -8,9 +8,10 @@ use k8s_openapi::api::core::v1::Pod;
 use tracing::{info, warn};
 
 use crate::host::Host;
+use crate::in_use::in_use;
 use crate::links::{self, Links};
 use crate::record::{self, Folder, Phase};
-use crate::view::{View, log_folder};
+use crate::view::log_folder;
 use crate::views::Views;
 
 /// Frees what can be. What cannot is told and left to the next round.
@@ -18,7 +19,7 @@ pub(super) async fn free(host: &Arc<Host>, views: &Views) {
     let (asked, views) = (Arc::clone(host), views.now());
     let used = tokio::task::spawn_blocking(move || {
         views.iter().filter(|view| !view.is_active()).for_each(|view| bury(&asked, &view.pod));
-        used(&asked, &views)
+        in_use(&asked.config.root, |record| record.phase < Phase::Terminated)
     });
     match used.await {
         Ok(Ok(used)) => free_images(host, used).await,
@@ -54,25 +55,4 @@ fn bury(host: &Host, pod: &Pod) {
 
 fn bury_links(host: &Host, pod: &Pod) -> Result<(), links::Error> {
     Links::new(&host.config).forget_pod(pod)
-}
-
-/// The images of all pods that may still run something, by what they show and by what is recorded: a run is recorded before
-/// it begins, and shown after.
-fn used(host: &Host, views: &[View]) -> Result<BTreeSet<String>, record::Error> {
-    let mut used: BTreeSet<String> =
-        views.iter().filter(|view| view.is_active()).flat_map(View::images).collect();
-    for (_, record) in Folder::all(&host.config.root)? {
-        match record {
-            Ok(record) if record.phase >= Phase::Terminated => {}
-            Ok(record) => {
-                let runs = record.containers.into_values().filter_map(|history| history.run);
-                used.extend(runs.map(|run| run.image_id));
-            }
-            // A pod that has not begun, or is about to be gone.
-            Err(error) if error.is_absent() => {}
-            Err(error) => return Err(error),
-        }
-    }
-    used.remove("");
-    Ok(used)
 }
