@@ -16,8 +16,10 @@ const FIELD: u64 = 1 << 20;
 /// Reads a layer entry by entry.
 pub(crate) struct Archive<R> {
     reader: R,
-    /// Bytes of the last entry, with what fills its last block, that were not read.
+    /// Bytes of the last entry that were not read.
     rest: u64,
+    /// What fills its last block.
+    filling: u64,
 }
 
 /// What an entry says of a file.
@@ -53,7 +55,7 @@ struct Longer {
 
 impl<R: Read> Archive<R> {
     pub(crate) fn new(reader: R) -> Self {
-        Self { reader, rest: 0 }
+        Self { reader, rest: 0, filling: 0 }
     }
 
     /// The next entry; none at the end of the archive.
@@ -119,11 +121,15 @@ impl<R: Read> Archive<R> {
         Ok(Entry { name, kind, size, is_program, modified })
     }
 
-    /// Passes over what is left of the last entry.
+    /// Passes over what is left of the last entry. Some tools do not fill the last block of the last one (umoci's `insert`).
     fn skip(&mut self) -> Result<(), LayerError> {
-        let rest = std::mem::take(&mut self.rest);
-        let skipped = io::copy(&mut (&mut self.reader).take(rest), &mut io::sink());
-        if skipped.map_err(failure)? == rest { Ok(()) } else { Err(LayerError::Truncated) }
+        let (rest, filling) = (std::mem::take(&mut self.rest), std::mem::take(&mut self.filling));
+        let mut pass =
+            |count| io::copy(&mut (&mut self.reader).take(count), &mut io::sink()).map_err(failure);
+        if pass(rest)? < rest {
+            return Err(LayerError::Truncated);
+        }
+        pass(filling).map(drop)
     }
 
     fn header(&mut self) -> Result<Option<Header>, LayerError> {
@@ -145,7 +151,8 @@ impl<R: Read> Archive<R> {
 
     /// Notes the size of the content that follows.
     fn expect(&mut self, size: u64) -> Result<(), LayerError> {
-        self.rest = size.checked_next_multiple_of(BLOCK as u64).ok_or_else(bad_size)?;
+        let blocks = size.checked_next_multiple_of(BLOCK as u64).ok_or_else(bad_size)?;
+        (self.rest, self.filling) = (size, blocks - size);
         Ok(())
     }
 
@@ -269,9 +276,10 @@ mod tests {
         let mut broken = good.clone();
         broken[0] = b'b';
         assert!(matches!(all(&broken), Err(LayerError::NotTar(_))));
-        for length in [1, 511, 513, 1000] {
+        for length in [1, 511, 513, 514] {
             assert!(matches!(all(&good[..length]), Err(LayerError::Truncated)), "{length}");
         }
+        assert!(all(&good[..515]).is_ok(), "all but what fills the block");
         let huge = header("a", EntryType::GNULongName, FIELD + 1);
         assert!(matches!(all(huge.as_bytes()), Err(LayerError::NotTar(_))));
         let endless = entry("a", EntryType::GNULongName, b"x").repeat(9);

@@ -109,6 +109,29 @@ async fn layers_hide_and_replace_what_is_below_them() {
     assert_eq!(fs::metadata(root.join("hard")).unwrap().nlink(), 2);
 }
 
+/// The end of an archive is two blocks of zeros, and the last block of a file is filled up with zeros: tools leave out both.
+#[tokio::test]
+async fn an_archive_is_whole_if_its_last_file_is() {
+    let registry = Registry::start().await;
+    let node = Node::new(&registry).await;
+    let whole = app().file("motd", b"hello").tar();
+    for (name, missing, is_whole) in [
+        ("end", 1024, true),
+        ("some", 1024 + 100, true),
+        ("all", 1024 + 507, true),
+        ("cut", 1024 + 508, false),
+    ] {
+        let tar = whole[..whole.len() - missing].to_vec();
+        let config = config(("wasi", "wasm"), &json!({}), std::slice::from_ref(&tar));
+        registry.image(name, &config, &[(TAR, tar)]);
+        let pulled = node.pull(&format!("{}/{name}:1", registry.host)).await;
+        match pulled.map(|image| fs::read(image.root.unwrap().join("motd")).unwrap()) {
+            Ok(motd) => assert!(is_whole && motd == b"hello", "{name}"),
+            Err(error) => assert!(!is_whole, "{name}: {error:?}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn images_of_the_same_layers_share_one_tree() {
     let registry = Registry::start().await;
