@@ -44,13 +44,19 @@ test-vm *arguments:
     e2e/vm {{arguments}}
 
 # Runs the tests against a real control plane. Arguments go to the test program: a test's name, --nocapture.
-test-e2e *arguments: build guests setup
+test-e2e *arguments: build guests setup packers
     '{{e2e}}' run -- cargo test --locked -p nodule-e2e --test cluster -- {{arguments}}
 
 # Peers that the tests run themselves.
 [private]
 test-programs:
     e2e/need dbus-daemon
+
+# Other people's programs that make images.
+[private]
+packers:
+    e2e/need buildah skopeo umoci
+    e2e/wkg --version >/dev/null
 
 # What the compiler can do for RISC-V: its code for that CPU is built for this alone.
 [private]

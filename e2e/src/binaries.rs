@@ -1,4 +1,5 @@
-//! The programs of the control plane and the registry, built once from pinned Go modules and kept in the cache.
+//! The programs of the control plane, the registry and what pushes to it, built once from pinned Go modules and kept in the
+//! cache.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,8 +15,9 @@ use crate::terminal::say;
 
 /// Every program and the module that pins it, in the order in which they are built: the small ones first, so that what
 /// is wrong with a machine shows in seconds, then the API server, which compiles what its siblings share.
-const PROGRAMS: [(&str, &str, &str); 7] = [
+const PROGRAMS: [(&str, &str, &str); 8] = [
     ("etcd", "etcd", "go.etcd.io/etcd/server/v3"),
+    ("oras", "oras", "oras.land/oras/cmd/oras"),
     ("registry", "registry", "github.com/distribution/distribution/v3/cmd/registry"),
     ("kube-apiserver", "kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver"),
     ("kube-controller-manager", "kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager"),

@@ -4,7 +4,7 @@
 //! etcd, the API server and the rest as its children, which die with it; `control.rs` is the side that starts it and
 //! gives it orders, `layout.rs` its folder and certificates, `parts.rs` its command lines. `binaries.rs` builds what it
 //! runs. For tests, `cluster.rs` is the cluster of a run, `agent.rs` a node on it, and `test.rs` what each test starts
-//! from. Read `main.rs` next for what can be asked for.
+//! from; `tools.rs` calls other people's programs. Read `main.rs` next for what can be asked for.
 
 pub mod access;
 pub mod agent;
@@ -30,4 +30,5 @@ pub mod status;
 pub mod supervisor;
 pub mod terminal;
 pub mod test;
+pub mod tools;
 pub mod wait;

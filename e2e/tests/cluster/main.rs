@@ -26,4 +26,5 @@ mod scale;
 mod statics;
 mod stop;
 mod storage;
+mod tools;
 mod workload;
