@@ -23,6 +23,10 @@ impl Reference {
     pub fn parse(text: &str) -> Result<Self, InvalidReference> {
         let invalid = |cause| InvalidReference { text: shown(text), cause };
         let oci = Oci::try_from(text).map_err(|error| invalid(cause(text, &error)))?;
+        // The parser takes `User` of `User/app` for a host, of which it may be a part, and then not for one.
+        if is_upper(oci.repository()) {
+            return Err(invalid(UPPER));
+        }
         let digest = match oci.digest() {
             Some(digest) => Some(Digest::parse(digest).ok_or_else(|| invalid(BAD_DIGEST))?),
             None => None,
@@ -86,6 +90,7 @@ impl InvalidReference {
     }
 }
 
+const UPPER: &str = "the repository must be lower-case";
 const BAD_DIGEST: &str = "a digest is `sha256:` and 64 lower-case hex digits";
 
 /// Names the mistake: the parser's own words for most of them are "invalid format".
@@ -100,11 +105,13 @@ fn cause(text: &str, error: &ParseError) -> &'static str {
         () if text.contains(char::is_whitespace) => "there is a space in it",
         () if *error == ParseError::NameTooLong => "the repository is longer than 255 characters",
         () if is_bad_digest => BAD_DIGEST,
-        () if untagged(path).contains(|c: char| c.is_ascii_uppercase()) => {
-            "the repository must be lower-case"
-        }
+        () if is_upper(untagged(path)) => UPPER,
         () => "it is not of the form registry/repository:tag or registry/repository@sha256:digest",
     }
+}
+
+fn is_upper(text: &str) -> bool {
+    text.contains(|c: char| c.is_ascii_uppercase())
 }
 
 fn untagged(path: &str) -> &str {
@@ -157,6 +164,7 @@ mod tests {
             ("ghcr.io/o/my app", "space"),
             ("ghcr.io/o/App:1", "lower-case"),
             ("App", "lower-case"),
+            ("User/app", "lower-case"),
             ("app@sha256:12", "64 lower-case hex"),
             (&format!("app@sha512:{HEX}{HEX}"), "64 lower-case hex"),
             (&upper, "64 lower-case hex"),
