@@ -20,6 +20,8 @@ mod kills;
 #[cfg(test)]
 mod layers;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod mirrors;
 #[cfg(test)]
 mod node;
