@@ -67,7 +67,7 @@ test-riscv64:
 test-e2e-unit:
     cargo test --locked -p nodule-e2e --lib
 
-# Measures release builds: `start`, a pod's start; `crowd`, an agent with a thousand pods; `sandbox`, containers without agent.
+# Measures release builds: `start`, a pod's start; `crowd`, a thousand pods; `image`, pulls; `sandbox`, containers alone.
 bench what="start" *arguments:
     @'{{just_executable()}}' --justfile '{{justfile()}}' 'bench-{{what}}' {{arguments}}
 
@@ -82,6 +82,13 @@ bench-start: guests setup bench-programs
 bench-crowd: guests setup bench-programs
     cargo build --locked --release -p nodule
     NODULE_BIN='{{CARGO_TARGET_DIR}}/release' '{{e2e}}' bench crowd
+
+# Pulls, beside skopeo and containerd, as root.
+[private]
+bench-image: guests setup bench-programs
+    e2e/need skopeo containerd
+    cargo build --locked --release -p nodule
+    NODULE_BIN='{{CARGO_TARGET_DIR}}/release' '{{e2e}}' bench image
 
 # Starts, memory, wake-ups and speed. `--plots docs/benchmarks` draws them, `--only start,density` leaves out the others.
 [private]

@@ -162,6 +162,16 @@ impl Agent {
         self.memory_of("VmRSS:")
     }
 
+    /// The most that [`Self::resident`] has been since [`Self::forget_peak`].
+    pub fn peak(&self) -> Result<u64> {
+        self.memory_of("VmHWM:")
+    }
+
+    /// Begins the peak anew (proc_pid_clear_refs(5)).
+    pub fn forget_peak(&self) -> Result<()> {
+        Ok(fs::write(format!("/proc/{}/clear_refs", self.pid()?), "5")?)
+    }
+
     fn memory_of(&self, kind: &str) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()?))?;
         let line = status.lines().find_map(|line| line.strip_prefix(kind));

@@ -107,6 +107,12 @@ impl Cluster {
         &self.folder
     }
 
+    /// What a program of our own cluster has said: `registry`, `kube-apiserver`.
+    pub fn log(&self, program: &str) -> Result<String> {
+        let path = self.layout.log(program);
+        fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+    }
+
     /// kubectl with the administrator's rights.
     pub fn kubectl(&self) -> &Kubectl {
         &self.kubectl

@@ -52,6 +52,8 @@ enum Bench {
     Start,
     /// What an agent needs for up to a thousand idle pods.
     Crowd,
+    /// What images cost on their way to the node, beside skopeo and containerd.
+    Image,
     /// What containers cost without agent and cluster: starts, memory, wake-ups, speed.
     Sandbox(bench::sandbox::Options),
 }
@@ -105,6 +107,7 @@ async fn run(command: Command) -> Result<()> {
         Command::Demo { action: DemoAction::Down } => demo::down(),
         Command::Bench { what: Bench::Start } => bench::start::run().await,
         Command::Bench { what: Bench::Crowd } => bench::crowd::run().await,
+        Command::Bench { what: Bench::Image } => bench::image::run().await,
         Command::Bench { what: Bench::Sandbox(options) } => bench::sandbox::run(&options).await,
         Command::Run { command } => with_cluster(&command).await,
         Command::Supervise(orders) => supervisor::run(orders).await,

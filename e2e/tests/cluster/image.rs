@@ -15,6 +15,9 @@ use serde_json::json;
 
 use crate::guests::ALONE;
 
+/// Pods that want the same image.
+const PODS: usize = 20;
+
 /// Makes a pod of this image and gives back why it waits, once it waits for its image.
 async fn refused(test: &Test<'_>, name: &str, image: &str) -> Result<(String, String)> {
     let mut spec = test.spec(&[]);
@@ -84,6 +87,29 @@ fn is_there(folder: &Path, name: &str) -> Result<bool> {
         }
     }
     Ok(false)
+}
+
+#[tokio::test]
+async fn pods_of_one_new_image_download_it_once() -> Result<()> {
+    test::run(async |test| {
+        let image = program(3)?;
+        let reference = test.cluster.registry().push("tests/shared:1", &image).await?;
+        for number in 0..PODS {
+            let mut spec = test.spec(&[]);
+            spec["containers"][0]["image"] = json!(reference);
+            spec["restartPolicy"] = json!("Never");
+            test.pod(&format!("pod-{number}"), spec).await?;
+        }
+        let all = |pods: &[Pod]| {
+            pods.iter().filter(|pod| status::terminated(pod).is_some()).count() == PODS
+        };
+        test.pods_until("", "all to end", all).await?;
+        let log = test.cluster.log("registry")?;
+        let get = format!("\"GET /v2/tests/shared/blobs/{} ", digest(&image)?);
+        assert_eq!(log.matches(&get).count(), 1);
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]

@@ -196,11 +196,20 @@ fn others() -> Result<Vec<Stranger>> {
     let helm = vec![(helm, b"{}".to_vec())];
     let helm = image(("application/vnd.cncf.helm.config.v1+json", b"{}".to_vec()), helm);
     let wit = artifact(wat::parse_str("(component (type (component)))")?);
+    let policy = wat::parse_str(r#"(module (func (export "__guest_call")))"#)?;
+    let policy =
+        image(("application/vnd.wasm.config.v1+json", b"{}".to_vec()), vec![(LEGACY, policy)]);
+    // What npm has of Ruby is of this kind: it wants a host in JavaScript.
+    let reactor =
+        r#"(module (import "rb-js-abi-host" "throw" (func)) (func (export "_initialize")))"#;
+    let reactor = artifact(wat::parse_str(reactor)?);
     let elf = artifact(b"\x7fELF\x02\x01\x01\0".to_vec());
     Ok(vec![
         ("h-spin", spin, json!({}), ["Spin application", "SpinKube"]),
         ("helm", helm, json!({}), ["Helm chart", "helm install"]),
         ("wit", wit, json!({}), ["WIT package", "publish the component"]),
+        ("policy", policy, json!({}), ["Kubewarden", "its own host"]),
+        ("reactor", reactor, json!({}), ["does not provide", "rb-js-abi-host"]),
         ("elf", elf, json!({}), ["ELF", "WASI command"]),
         ("linux", Image::of_linux(), json!({}), ["native code", "wasi/wasm"]),
     ])
