@@ -69,7 +69,7 @@ async fn images_and_artifacts_are_read_as_volumes_and_never_written() -> Result<
     test::run(async |test| {
         let mut spec = test.spec(&[]);
         spec["restartPolicy"] = json!("Never");
-        spec["volumes"] = volumes(&test.cluster.registry(), "read").await?;
+        spec["volumes"] = volumes(test.cluster.registry(), "read").await?;
         let data = json!([{ "name": "data", "mountPath": "/data", "readOnly": false }]);
         let part = json!([{ "name": "model", "mountPath": "/part", "subPath": "deep" }]);
         let file = json!([{ "name": "model", "mountPath": "/one/card", "subPath": "card.txt" }]);
@@ -114,12 +114,12 @@ async fn images_and_artifacts_are_read_as_volumes_and_never_written() -> Result<
 async fn a_pod_keeps_its_image_over_runs_and_agents_though_the_tag_has_moved() -> Result<()> {
     test::run(async |test| {
         let mut spec = test.spec(&["read", "/data/etc/motd"]);
-        spec["volumes"] = volumes(&test.cluster.registry(), "moved").await?;
+        spec["volumes"] = volumes(test.cluster.registry(), "moved").await?;
         spec["containers"][0]["volumeMounts"] = json!([{ "name": "data", "mountPath": "/data" }]);
         test.pod("it", spec).await?;
         test.pod_until("it", "to run again", |pod| status::restarts(pod) > 0).await?;
         test.agent.kill()?;
-        push_data(&test.cluster.registry(), "moved", "another").await?;
+        push_data(test.cluster.registry(), "moved", "another").await?;
         test.agent.start_again()?;
 
         let before = 1;
