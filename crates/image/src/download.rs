@@ -1,5 +1,6 @@
 //! One blob from a registry to the store, verified while it streams.
 
+use bytes::Bytes;
 use tokio::time::sleep;
 
 use crate::Inner;
@@ -7,6 +8,7 @@ use crate::digest::Digest;
 use crate::error::Problem;
 use crate::flight::Turn;
 use crate::image::Blob;
+use crate::pace::Meter;
 use crate::partial::{self, Partial};
 use crate::registry::{Body, Repository};
 use crate::retry::Tries;
@@ -103,8 +105,10 @@ impl Download<'_> {
             begun = Begun::Here;
         }
         let mut piece = Vec::with_capacity(PIECE);
+        let mut meter = Meter::new(self.repository.pace());
         loop {
             let next = self.repository.chunk(&mut response, self.what).await;
+            let next = next.and_then(|chunk| self.measured(&mut meter, chunk, &partial, &piece));
             let end = !matches!(next, Ok(Some(_)));
             if let Ok(Some(chunk)) = &next {
                 piece.extend_from_slice(chunk);
@@ -121,6 +125,20 @@ impl Download<'_> {
                 return self.ended(partial, next.err(), is_sized).await.map(|all| (all, begun));
             }
         }
+    }
+
+    /// A chunk, if it did not come too late. What came of a download that is too slow is kept but for the chunk.
+    fn measured(
+        &self,
+        meter: &mut Meter<'_>,
+        chunk: Option<Bytes>,
+        partial: &Partial,
+        piece: &[u8],
+    ) -> Result<Option<Bytes>, Problem> {
+        let size = chunk.as_ref().map_or(0, Bytes::len);
+        let so_far = partial.len() + (piece.len() + size) as u64;
+        let is_last = chunk.is_none() || so_far >= self.blob.size;
+        if is_last { Ok(chunk) } else { meter.add(size, self.what).map(|()| chunk) }
     }
 
     /// A body that ends early is cut, unless its own length was less: then the manifest lies.

@@ -38,6 +38,10 @@ impl PullError {
     }
 }
 
+fn seconds(time: &Duration) -> String {
+    format!("{} s", time.as_secs())
+}
+
 fn told(problems: &[Problem]) -> String {
     problems.iter().map(|problem| format!(" (before that: {problem})")).collect()
 }
@@ -72,6 +76,8 @@ pub(crate) enum Problem {
     Broken { cause: String },
     #[error("{what} did not arrive within {within:?}")]
     Stalled { what: &'static str, within: Duration },
+    #[error("{what} comes too slowly: {got} bytes in {}", seconds(.within))]
+    TooSlow { what: &'static str, got: u64, within: Duration },
     #[error("{what} was cut off after {got} of {size} bytes ({cause})")]
     Cut { what: &'static str, got: u64, size: u64, cause: String },
     #[error("{what} is longer than the {size} bytes that the manifest says")]
@@ -140,6 +146,7 @@ impl Problem {
                 | Self::Name { .. }
                 | Self::Broken { .. }
                 | Self::Stalled { .. }
+                | Self::TooSlow { .. }
                 | Self::Cut { .. }
         )
     }
@@ -171,9 +178,10 @@ impl Problem {
                 "install the registry's CA on this node; if it speaks plain HTTP, list it as \
                  a plain-HTTP registry in the node's configuration"
             }
-            Self::Stalled { .. } | Self::Cut { .. } | Self::Broken { .. } => {
-                "check the network between this node and the registry"
-            }
+            Self::Stalled { .. }
+            | Self::TooSlow { .. }
+            | Self::Cut { .. }
+            | Self::Broken { .. } => "check the network between this node and the registry",
             Self::TooLong { .. }
             | Self::TooShort { .. }
             | Self::WrongDigest { .. }

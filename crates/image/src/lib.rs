@@ -48,6 +48,7 @@ mod interface;
 mod keyring;
 mod layout;
 mod manifest;
+mod pace;
 mod partial;
 mod platform;
 mod program;
@@ -80,6 +81,7 @@ pub use import::{ImportError, Local};
 pub use inspect::{Inside, InspectError, Inspected, Verdict};
 pub use interface::Interface;
 pub use keyring::{Keyring, SecretError};
+pub use pace::Pace;
 pub use program::{Program, ProgramError};
 pub use progress::Download;
 pub use provider::{Identity, Provider, ProviderError, TokenAttributes, TokenCache};
@@ -186,6 +188,8 @@ pub struct Patience {
     pub answer: Duration,
     /// For the next bytes of an answer.
     pub idle: Duration,
+    /// How fast a blob has to come.
+    pub pace: Pace,
     /// For a provider of credentials, which is not a registry but may ask one.
     pub provider: Duration,
 }
@@ -232,6 +236,7 @@ impl Default for Patience {
             connect: Duration::from_secs(10),
             answer: Duration::from_secs(30),
             idle: Duration::from_secs(60),
+            pace: Pace::default(),
             provider: Duration::from_secs(60),
         }
     }

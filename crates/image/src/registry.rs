@@ -18,7 +18,7 @@ use crate::layout::Layout;
 use crate::reference::Reference;
 use crate::retry::Retry;
 use crate::transport::{self, Security};
-use crate::{Config, Patience, manifest};
+use crate::{Config, Pace, Patience, manifest};
 
 /// One repository, as one account sees it on one server.
 pub(crate) struct Repository<'c> {
@@ -124,6 +124,11 @@ impl<'c> Repository<'c> {
         }
         let response = self.get(&url, (ACCEPT, HeaderValue::from_static("*/*"))).await?;
         Ok(Body { offset: 0, response })
+    }
+
+    /// How fast a blob has to come.
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.patience.pace
     }
 
     /// The next piece of a body.

@@ -59,6 +59,20 @@ impl Name {
         }
     }
 
+    /// Where a link to `target` leads from the folder `from`, by the letter, and never above the root; none if that is too deep.
+    pub(super) fn led(from: &[u8], target: &[u8]) -> Option<Self> {
+        let from = if target.starts_with(b"/") { &b""[..] } else { from };
+        let mut parts: Vec<Vec<u8>> = Vec::new();
+        for part in [from, target].into_iter().flat_map(|path| path.split(|byte| *byte == b'/')) {
+            match part {
+                b"" | b"." => {}
+                b".." => drop(parts.pop()),
+                part => parts.push(part.to_vec()),
+            }
+        }
+        (parts.len() <= DEPTH).then_some(Self { parts })
+    }
+
     /// The folder and the last part; none for the root.
     pub(super) fn split(&self) -> Option<(Self, &[u8])> {
         let (last, folder) = self.parts.split_last()?;
@@ -144,6 +158,24 @@ mod tests {
         assert_eq!(path(&"a/".repeat(257)), None);
         assert_eq!(path(&"abcdefgh/".repeat(500)), None);
         assert!(path(&"a/".repeat(256)).is_some());
+    }
+
+    #[test]
+    fn a_link_leads_from_its_folder_and_not_out() {
+        let led = |from: &str, target: &str| {
+            let name = Name::led(from.as_bytes(), target.as_bytes())?;
+            Some(String::from_utf8(name.path()).unwrap())
+        };
+        for (from, target, to) in [
+            ("a/b", "c", "a/b/c"),
+            ("a/b", "../c/./d", "a/c/d"),
+            ("a/b", "/c", "c"),
+            ("a", "../../../c", "c"),
+            ("", "..", "."),
+        ] {
+            assert_eq!(led(from, target).as_deref(), Some(to), "{from} {target}");
+        }
+        assert_eq!(led("a", &"a/".repeat(256)), None);
     }
 
     #[test]

@@ -10,7 +10,8 @@ use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT,
 };
 use rustix::fs::{
-    chmodat, fchmod, futimens, linkat, mkdirat, openat, openat2, statat, symlinkat, unlinkat,
+    chmodat, fchmod, futimens, linkat, mkdirat, openat, openat2, readlinkat, statat, symlinkat,
+    unlinkat,
 };
 use rustix::io::Errno;
 
@@ -23,6 +24,9 @@ const FILE: Mode = Mode::from_raw_mode(0o666);
 const PROGRAM: Mode = Mode::from_raw_mode(0o777);
 /// A file that is a blob of the store, too.
 pub(super) const READABLE: Mode = Mode::from_raw_mode(0o444);
+
+/// So many links are followed on the way to one file, as by the kernel (path_resolution(7)).
+const LINKS: u8 = 40;
 
 /// A folder that is held open.
 #[derive(Debug)]
@@ -146,15 +150,34 @@ impl Root {
         Ok(make(parent.as_fd(), last)?)
     }
 
-    /// Opens the folder of this name, and makes it where it is missing.
+    /// Opens the folder of this name, and makes it where it is missing; also where a link leads that has led nowhere yet (as
+    /// container runtimes do).
     fn parent(&self, name: &Name) -> io::Result<OwnedFd> {
+        self.follow(name, LINKS)
+    }
+
+    fn follow(&self, name: &Name, links: u8) -> io::Result<OwnedFd> {
         match self.folder(name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => return other,
         }
-        let (parent, last) = name.split().ok_or(Errno::NOENT)?;
-        make_folder(&self.parent(&parent)?, last)?;
+        let (above, last) = name.split().ok_or(Errno::NOENT)?;
+        let above = self.follow(&above, links)?;
+        if kind(&above, last)? == Some(FileType::Symlink) {
+            let left = links.checked_sub(1).ok_or(Errno::LOOP)?;
+            return self.follow(&self.target(&above, last)?, left);
+        }
+        make_folder(&above, last)?;
         self.folder(name)
+    }
+
+    /// Where a link in `folder` leads, as if this were the root of all.
+    fn target(&self, folder: &OwnedFd, link: &[u8]) -> io::Result<Name> {
+        let target = readlinkat(folder, link, Vec::new())?;
+        let (own, root) = (real(folder.as_fd())?, real(self.0.as_fd())?);
+        let from = own.strip_prefix(&root).map_err(io::Error::other)?;
+        let name = Name::led(from.as_os_str().as_bytes(), target.as_bytes());
+        name.ok_or_else(|| Errno::NAMETOOLONG.into())
     }
 
     fn folder(&self, name: &Name) -> io::Result<OwnedFd> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nodule_image::Pace;
 use serde_json::json;
 
 use crate::node::{Node, module, program, told};
@@ -111,6 +112,25 @@ async fn a_registry_that_refuses_ranges_is_read_from_the_beginning() {
     case.registry.fail(&case.blob, [Fault::Cut(1000), status(416)]);
     case.pulls().await;
     assert_eq!(case.registry.seen(&case.blob).len(), 3);
+}
+
+#[tokio::test]
+async fn a_registry_that_drips_holds_no_slot_and_what_came_is_kept() {
+    let case = case().await;
+    let none = Duration::ZERO;
+    let node = Node::with(&case.registry, |config| {
+        config.parallel_pulls = 1;
+        config.patience.pace = Pace { bytes: u64::MAX, within: none };
+    });
+    let node = node.await;
+    case.registry.fail(&case.blob, [Fault::Silence(100), Fault::Silence(100), Fault::Silence(100)]);
+    let (text, reason) = told(&case.registry, node.pull(&case.name).await);
+    assert!(text.contains("the Wasm layer comes too slowly: "), "{text}");
+    assert!(text.contains("check the network"), "{text}");
+    assert_eq!((reason, case.registry.seen(&case.blob).len()), ("ErrImagePull", 3));
+    assert_eq!(node.files("partial").len(), 1);
+    case.registry.artifact("other", "1", &module(""));
+    node.pull(&format!("{}/other:1", case.registry.host)).await.unwrap();
 }
 
 #[tokio::test]

@@ -279,6 +279,28 @@ async fn links_lead_nowhere_but_into_the_image() {
 }
 
 #[tokio::test]
+async fn a_file_below_a_link_that_leads_nowhere_lies_where_it_leads() {
+    let registry = Registry::start().await;
+    let layer = app()
+        .symlink("data", "/srv/data")
+        .file("data/a", b"a")
+        .symlink("srv/data/more", "../../var/more")
+        .file("data/more/b", b"b")
+        .symlink("far", "../../../../out")
+        .file("far/c", b"c");
+    registry.rooted("app", &[layer]);
+    let node = Node::new(&registry).await;
+
+    let image = node.pull(&format!("{}/app:1", registry.host)).await.unwrap();
+
+    let expected =
+        ["app.wasm", "data", "far", "out/c", "srv/data/a", "srv/data/more", "var/more/b"];
+    assert_eq!(files(&image.root.unwrap()), BTreeSet::from(expected.map(str::to_owned)));
+    let text = refused(&[app().symlink("a", "b").symlink("b", "a").file("a/x", b"")], |_| ()).await;
+    assert!(text.contains("\"a/x\" cannot be made: Too many levels of symbolic links"), "{text}");
+}
+
+#[tokio::test]
 async fn too_many_files_or_layers_are_refused() {
     let many = (0..100).fold(app(), |layer, number| layer.file(&format!("f{number}"), b""));
     let text = refused(&[many], |config| config.limits.files = 50).await;
