@@ -160,10 +160,15 @@ impl Etc {
         Ok(())
     }
 
-    /// Adds the files of `folder` to what the guest sees, where no mount of its own holds them: as the whole of its `/etc`;
-    /// as three files beside others that are mounted into it. Blocking, but for a look at the mounts only.
-    pub(crate) fn mount(&self, folder: &Path, mounts: &mut Vec<Mount>) {
-        let over = |mount: &Mount| matches!(mount.guest.trim_end_matches('/'), "" | FOLDER);
+    /// Adds the files of `folder` to what the guest sees, where no mount of its own holds them: as three files beside those of
+    /// its image or others that are mounted into `/etc`; else as the whole of its `/etc`. Blocking, but for a look at the
+    /// mounts only.
+    pub(crate) fn mount(&self, folder: &Path, image: Option<&Path>, mounts: &mut Vec<Mount>) {
+        let is_image = |mount: &Mount| image == Some(&*mount.host);
+        let over = |mount: &Mount| match mount.guest.trim_end_matches('/') {
+            "" => !is_image(mount),
+            guest => guest == FOLDER,
+        };
         if mounts.iter().any(over) {
             return;
         }
@@ -173,7 +178,7 @@ impl Etc {
             guest,
             access: Access::ReadOnly,
         };
-        if !mounts.iter().any(is_file_within) {
+        if !mounts.iter().any(|mount| is_file_within(mount) || is_image(mount)) {
             return mounts.push(read_only(folder.to_owned(), FOLDER.to_owned()));
         }
         for (name, _) in &self.files {
@@ -273,7 +278,7 @@ mod tests {
             access: Access::ReadWrite,
         };
         let mut mounts: Vec<_> = guest.iter().map(mount).collect();
-        etc.mount(Path::new("/x"), &mut mounts);
+        etc.mount(Path::new("/x"), Some(Path::new("/image")), &mut mounts);
         mounts.split_off(guest.len()).into_iter().map(|mount| mount.guest).collect()
     }
 
@@ -290,6 +295,9 @@ mod tests {
         let all = ["/etc/hosts", "/etc/resolv.conf", "/etc/hostname"];
         assert_eq!(mounted(&[(file, "/etc/app.yaml")]), all);
         assert_eq!(mounted(&[(file, "/etc/hosts")]), all[1..]);
+        let image = Path::new("/image");
+        assert_eq!(mounted(&[(image, "/")]), all);
+        assert!(mounted(&[(image, "/"), (folder, "/etc")]).is_empty());
     }
 
     #[test]

@@ -364,7 +364,9 @@ fn start(
         }
     }
     etc.write(folder).map_err(|source| sandbox::Error::Create { path: folder.clone(), source })?;
-    etc.mount(folder, &mut config.mounts);
+    let mut roots = config.mounts.iter().filter(|mount| mount.guest == "/");
+    let image = roots.find(|root| host.images.shares(&root.host)).map(|root| root.host.clone());
+    etc.mount(folder, image.as_deref(), &mut config.mounts);
     config.cgroup = host
         .groups
         .make(pod, container, &config.id)

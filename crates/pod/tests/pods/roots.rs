@@ -6,6 +6,7 @@ use crate::Agent;
 use crate::api::Api;
 use crate::guests::writes;
 use crate::registry::Registry;
+use crate::volumes::READS;
 
 /// WASI's `oflags`: nothing, so that the file must be there; and one that makes it, if it is not.
 const THERE: u8 = 0;
@@ -51,6 +52,24 @@ async fn a_read_only_root_is_not_changed() {
     let container = json!({"securityContext": {"readOnlyRootFilesystem": true}});
     // What cannot be opened for writing is waited for: standard input is at its end.
     let told = run(&writes("etc/motd", THERE, "words", 7), entrypoint, container).await;
+    assert_eq!(told["terminated"]["exitCode"], 0, "{told}");
+}
+
+#[tokio::test]
+async fn the_nodes_files_lie_beside_those_that_the_image_has() {
+    let open = |length: usize| format!("(i32.const 0) (i32.const {length}) (i32.const 0)");
+    for (name, first) in [("etc/hosts", b'#'), ("etc/hostname", b'w'), ("etc/motd", b'h')] {
+        let guest = READS.replace("\"k\"", &format!("\"{name}\""));
+        let guest = guest.replace(&open(1), &open(name.len()));
+        let guest = guest.replace("(i32.const 50)", &format!("(i32.const {first})"));
+        for context in [json!({}), json!({"readOnlyRootFilesystem": true})] {
+            let container = json!({"securityContext": context});
+            let told = run(&guest, json!({"Cmd": ["/bin/guest.wasm"]}), container).await;
+            assert_eq!(told["terminated"]["exitCode"], 7, "{name}: {told}");
+        }
+    }
+    let hosts = writes("etc/hosts", THERE, "words", 7);
+    let told = run(&hosts, json!({"Cmd": ["/bin/guest.wasm"]}), json!({})).await;
     assert_eq!(told["terminated"]["exitCode"], 0, "{told}");
 }
 

@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::mount::{MntFlags, umount2};
 use nodule_sandbox_proto::{Access, Mount};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
@@ -30,14 +31,13 @@ pub(super) fn lay(
     let placed = files.iter().map(|file| Ok((place(&below, &file.guest)?, *file)));
     let placed = placed.collect::<io::Result<Vec<Placed<'_>>>>()?;
     mark(marks, &placed)?;
-    match root.access {
-        Access::Private => private::cover(&[marks, &root.host], Some(changes), target)?,
-        Access::ReadOnly | Access::ReadWrite => {
-            private::cover(&[marks, &root.host], None, target)?;
-        }
-    }
-    for (place, file) in &placed {
-        attach(&target.join(place), file)?;
+    let changes = Some(changes).filter(|_| root.access == Access::Private);
+    private::cover(&[marks, &root.host], changes, target)?;
+    let attached = placed.iter().try_for_each(|(place, file)| attach(&target.join(place), file));
+    if let Err(error) = attached {
+        umount2(target, MntFlags::MNT_DETACH)?;
+        fs::remove_dir(target)?;
+        return Err(error);
     }
     Ok(Mount { host: target.to_owned(), ..root.clone() })
 }

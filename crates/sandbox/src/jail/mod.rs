@@ -14,6 +14,7 @@
 
 mod apart;
 mod cgroup;
+mod laid;
 mod landlock;
 mod limits;
 mod private;

@@ -1,8 +1,8 @@
 //! Mounts of the process's own: the guest's, and nothing else.
 //!
-//! WASI gives a guest folders and nothing else. So a mount that is a file goes, under its own name, into a folder that
-//! holds nothing but such files, and the guest is given that: it sees `/etc/app.conf` and nothing else in `/etc`. All of
-//! them, and the mounts that are folders, are bind mounts on a small file system in a mount namespace of this process:
+//! WASI gives a guest folders and nothing else. So a mount that is a file lies in the guest's root, beside what that has; where
+//! there is no root, or one that cannot be laid out so, it goes, under its own name, into a folder that holds nothing but such
+//! files, and the guest is given that: it sees `/etc/app.conf` and nothing else in `/etc`. All of them, and the mounts that are folders, are bind mounts on a small file system in a mount namespace of this process:
 //! nobody else sees them, nothing is copied, writing goes to the file itself, and the kernel cleans up when the process
 //! ends. When everything is open, that file system becomes the root, and the host's is gone.
 
@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use super::apart::{self, Apart};
 use super::source::Source;
-use super::{JailError, private};
+use super::{JailError, laid, private};
 
 /// The folder below the state folder that the namespace's file system is mounted on.
 const FOLDER: &str = "files";
@@ -99,6 +99,10 @@ pub enum StageError {
 }
 
 impl StageError {
+    fn inside(Mount { host, guest, .. }: &Mount, folder: &str) -> Self {
+        Self::Inside { host: host.clone(), guest: guest.clone(), folder: folder.to_owned() }
+    }
+
     fn mount(mount: &Mount, source: io::Error) -> Self {
         Self::Mount { host: mount.host.clone(), guest: mount.guest.clone(), source }
     }
@@ -122,12 +126,13 @@ impl Stage {
     /// is another thread: it changes what the process sees of the file system.
     pub(super) fn build(mounts: &[Mount], own: &[&Path], state: &Path) -> Result<Self, StageError> {
         let (folders, files) = sort(mounts)?;
-        let groups = group(&files, &folders)?;
+        let mut groups = group(&files, &folders)?;
         match apart::separate().map_err(StageError::Apart)? {
             Apart::Yes => {}
             // Folders can do without.
             Apart::Refused(_)
-                if files.is_empty() && folders.iter().all(|mount| mount.sub_path.is_none()) =>
+                if can_do_without(&groups, &folders)
+                    && folders.iter().all(|mount| mount.sub_path.is_none()) =>
             {
                 return Ok(Self::bare(folders, own));
             }
@@ -143,16 +148,17 @@ impl Stage {
             .enumerate()
             .map(|(number, mount)| {
                 let changes = state.join(format!("{PRIVATE}-{number}"));
-                lead(root.join(number.to_string()), mount, &changes)
+                let target = root.join(number.to_string());
+                match lay(mount, &mut groups, (&target, &root.join("marks"), &changes)) {
+                    Some(laid) => Ok(laid),
+                    None => lead(target, mount, &changes),
+                }
             })
-            .chain(
-                groups
-                    .iter()
-                    .enumerate()
-                    .map(|(number, group)| fill(&root.join(format!("files-{number}")), group)),
-            )
             .collect();
-        let mounts = staged?;
+        let mut mounts = staged?;
+        for (number, group) in left(groups, &folders)?.iter().enumerate() {
+            mounts.push(fill(&root.join(format!("files-{number}")), group)?);
+        }
         let own: Result<Vec<_>, _> = own
             .iter()
             .enumerate()
@@ -223,16 +229,67 @@ fn group<'a>(files: &'a [Mount], folders: &[Mount]) -> Result<Vec<Group<'a>>, St
         let Mount { host, guest, .. } = file;
         let (folder, name) = split(guest)
             .ok_or_else(|| StageError::Path { host: host.clone(), guest: guest.clone() })?;
-        // A root is there for all that is not mounted: as a folder would, the group covers what it has in this place.
-        let is_root = |outer: &&Mount| outer.guest == "/" && folder != "/";
-        let mut around = folders.iter().filter(|outer| !is_root(outer));
+        // A root is there for all that is not mounted.
+        let mut around = folders.iter().filter(|outer| outer.guest != "/");
         if let Some(outer) = around.find(|outer| Path::new(folder).starts_with(&outer.guest)) {
-            let folder = outer.guest.clone();
-            return Err(StageError::Inside { host: host.clone(), guest: guest.clone(), folder });
+            return Err(StageError::inside(file, &outer.guest));
         }
         groups.entry(folder).or_default().push((name, file));
     }
     Ok(groups.into_iter().map(|(guest, files)| Group { guest, files }).collect())
+}
+
+impl Group<'_> {
+    /// Whether it is what the agent adds for who reads the files themselves: names are found without them.
+    fn is_names(&self) -> bool {
+        let is_one = |name: &str| matches!(name, "hosts" | "resolv.conf" | "hostname");
+        self.guest == "/etc" && self.files.iter().all(|(name, _)| is_one(name))
+    }
+
+    /// Whether a guest can do with it all that it may where it lies in a root of this access.
+    fn fits(&self, root: Access) -> bool {
+        match root {
+            Access::Private => true,
+            Access::ReadOnly => self.files.iter().all(|(_, file)| file.access == Access::ReadOnly),
+            Access::ReadWrite => false,
+        }
+    }
+}
+
+fn has_root(folders: &[Mount]) -> bool {
+    folders.iter().any(|folder| folder.guest == "/")
+}
+
+/// Whether nothing is lost where no file can be mounted.
+fn can_do_without(groups: &[Group<'_>], folders: &[Mount]) -> bool {
+    groups.iter().all(|group| has_root(folders) && group.is_names())
+}
+
+/// Mounts a root with files of groups in it, which are taken away; none if it is no root, has none, or cannot be so.
+fn lay(root: &Mount, groups: &mut Vec<Group<'_>>, paths: (&Path, &Path, &Path)) -> Option<Mount> {
+    let fitting = groups.iter().filter(|group| root.guest == "/" && group.fits(root.access));
+    let files: Vec<_> =
+        fitting.flat_map(|group| group.files.iter().map(|(_, file)| *file)).collect();
+    if files.is_empty() || root.sub_path.is_some() {
+        return None;
+    }
+    let laid = laid::lay(root, &files, paths).ok()?;
+    groups.retain(|group| !group.fits(root.access));
+    Some(laid)
+}
+
+/// The groups that do not lie in a root. As a folder would, each covers what the root has in its place; an image's own `/etc` is
+/// worth more than the agent's files.
+fn left<'a>(mut groups: Vec<Group<'a>>, folders: &[Mount]) -> Result<Vec<Group<'a>>, StageError> {
+    if !has_root(folders) {
+        return Ok(groups);
+    }
+    groups.retain(|group| !group.is_names());
+    let mut own = groups.iter().filter(|group| group.guest == "/");
+    match own.next().and_then(|group| group.files.first()) {
+        Some((_, file)) => Err(StageError::inside(file, "/")),
+        None => Ok(groups),
+    }
 }
 
 /// The folder and the name of an absolute path.
@@ -264,7 +321,9 @@ fn is_rigid(asked: &[Mount], given: &[Mount]) -> bool {
 
 /// Mounts a folder, with all that is mounted below it, at `target`; if a guest changes a copy of it, that is in `changes`.
 fn lead(target: PathBuf, folder: &Mount, changes: &Path) -> Result<Mount, StageError> {
-    if folder.access == Access::Private && private::cover(&folder.host, changes, &target).is_ok() {
+    if folder.access == Access::Private
+        && private::cover(&[&folder.host], Some(changes), &target).is_ok()
+    {
         return Ok(Mount { host: target, ..folder.clone() });
     }
     let folder = &rigid(folder.clone());
@@ -308,6 +367,11 @@ fn fill(folder: &Path, group: &Group<'_>) -> Result<Mount, StageError> {
 /// Mounts one file on an empty one.
 fn bind(target: &Path, file: &Mount) -> io::Result<()> {
     File::create_new(target)?;
+    attach(target, file)
+}
+
+/// Mounts a file on one that is there.
+pub(super) fn attach(target: &Path, file: &Mount) -> io::Result<()> {
     let source = Source::find(file)?;
     mount(Some(source.path()), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     hold(target, file.access)
@@ -370,9 +434,35 @@ mod tests {
             let error = group(&[at("/etc/deep/a")], &[at(folder)]).err().unwrap();
             assert!(matches!(error, StageError::Inside { .. }), "{error}");
         }
-        assert!(group(&[at("/a")], &[at("/")]).is_err());
         for folder in ["/et", "/"] {
             assert!(group(&[at("/etc/a")], &[at(folder)]).is_ok(), "{folder}");
+        }
+        let (files, root) = ([at("/a")], [at("/")]);
+        assert!(left(group(&files, &root).unwrap(), &root).is_err());
+        assert!(left(group(&files, &[]).unwrap(), &[]).is_ok());
+    }
+
+    #[test]
+    fn files_of_names_give_way_to_an_images_own_folder() {
+        let (files, root) = ([at("/etc/hosts"), at("/etc/hostname")], [at("/")]);
+        let groups = group(&files, &root).unwrap();
+        assert!(can_do_without(&groups, &root) && !can_do_without(&groups, &[]));
+        assert_eq!(left(groups, &root).unwrap().len(), 0);
+        let more = [at("/etc/hosts"), at("/etc/app.yaml")];
+        let groups = group(&more, &root).unwrap();
+        assert!(!can_do_without(&groups, &root));
+        assert_eq!(left(groups, &root).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_root_takes_files_that_it_does_not_make_less_of() {
+        let writable = staged("/h".into(), "/etc/a", Access::ReadWrite);
+        for (file, fits) in [(at("/etc/a"), [true, true]), (writable, [true, false])] {
+            let files = [file];
+            let groups = group(&files, &[]).unwrap();
+            let has = [Access::Private, Access::ReadOnly].map(|access| groups[0].fits(access));
+            assert_eq!(has, fits);
+            assert!(!groups[0].fits(Access::ReadWrite));
         }
     }
 }

@@ -129,6 +129,75 @@ fn a_file_within_a_mounted_folder_is_refused_by_name() {
     assert!(ended.exit().message.ends_with("mounted at /data"), "{}", ended.exit().message);
 }
 
+/// A root as an image has one: with files of its own in `/etc`, and a link there that leads nowhere.
+fn image() -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir_all(root.path().join("etc/ssl")).unwrap();
+    fs::write(root.path().join("etc/ssl/ca.pem"), "trust").unwrap();
+    fs::write(root.path().join("etc/hosts"), "of the image").unwrap();
+    symlink("/run/resolv.conf", root.path().join("etc/resolv.conf")).unwrap();
+    for folder in ["", "etc", "etc/ssl"] {
+        fs::set_permissions(root.path().join(folder), Permissions::from_mode(0o777)).unwrap();
+    }
+    root
+}
+
+#[test]
+fn files_that_are_mounted_into_a_root_hide_nothing_beside_them() {
+    for program in both() {
+        let (root, host) = (image(), tempfile::tempdir().unwrap());
+        for name in ["hosts", "resolv.conf", "app.yaml"] {
+            fs::write(host.path().join(name), name).unwrap();
+        }
+        for access in [Access::Private, Access::ReadOnly] {
+            let run = |arguments: &[&str]| {
+                Setup::new(program.clone(), arguments)
+                    .mount(root.path(), "/", access)
+                    .mount(host.path().join("hosts"), "/etc/hosts", Access::ReadOnly)
+                    .mount(host.path().join("resolv.conf"), "/etc/resolv.conf", Access::ReadOnly)
+                    .mount(host.path().join("app.yaml"), "/app.yaml", Access::ReadOnly)
+                    .mount(host.path().join("app.yaml"), "/new/folder/app.yaml", Access::ReadOnly)
+                    .run()
+            };
+            for (path, text) in [
+                ("/etc/hosts", "hosts"),
+                ("/etc/resolv.conf", "resolv.conf"),
+                ("/etc/ssl/ca.pem", "trust"),
+                ("/app.yaml", "app.yaml"),
+                ("/new/folder/app.yaml", "app.yaml"),
+            ] {
+                assert_eq!(run(&["read", path]).text(), [text], "{access:?}");
+            }
+            assert_eq!(run(&["ls", "/etc"]).text(), ["hosts", "resolv.conf", "ssl/"]);
+            assert_eq!(run(&["write", "/etc/hosts", "x"]).exit().code, 1, "{access:?}");
+            let own = run(&["write", "/etc/own", "x"]).exit().code;
+            assert_eq!(own, u8::from(access == Access::ReadOnly));
+        }
+        assert_eq!(fs::read_to_string(host.path().join("hosts")).unwrap(), "hosts");
+        let unchanged = fs::read_to_string(root.path().join("etc/hosts")).unwrap();
+        assert_eq!(
+            (unchanged.as_str(), root.path().join("app.yaml").exists()),
+            ("of the image", false)
+        );
+    }
+}
+
+#[test]
+fn a_file_to_be_written_is_so_beside_a_root_that_is_only_read() {
+    let (root, host) = (image(), tempfile::tempdir().unwrap());
+    let state = host.path().join("state");
+    fs::write(&state, "").unwrap();
+    for access in [Access::Private, Access::ReadOnly] {
+        let ended = Setup::new(module(), &["write", "/var/state", "7"])
+            .mount(root.path(), "/", access)
+            .mount(&state, "/var/state", Access::ReadWrite)
+            .run();
+        assert_eq!(ended.exit().code, 0, "{access:?}");
+        assert_eq!(fs::read_to_string(&state).unwrap(), "7");
+        fs::write(&state, "").unwrap();
+    }
+}
+
 #[test]
 fn a_part_of_a_volume_is_all_that_is_seen_of_it() {
     let host = tempfile::tempdir().unwrap();
