@@ -1,14 +1,15 @@
 //! Images that are volumes: from a real registry through a real API server to a guest that reads them.
 
 use std::io::Write as _;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use k8s_openapi::api::core::v1::Pod;
 use nodule_e2e::push::{Blob, Image, MANIFEST, Registry, sha256};
-use nodule_e2e::status;
 use nodule_e2e::test::{self, Test};
+use nodule_e2e::{paths, status};
 use serde_json::{Value, json};
 
 /// Pushes an ordinary Linux image of two layers, whose upper one replaces a file of the lower one.
@@ -56,6 +57,20 @@ fn container(test: &Test<'_>, name: &str, arguments: &[&str], mounts: &Value) ->
     container["name"] = json!(name);
     container["volumeMounts"] = mounts.clone();
     container
+}
+
+/// An operator cannot take away what a pod has mounted, with an agent or without.
+fn keeps(test: &Test<'_>) -> Result<()> {
+    let image = test.image("tests/data:moved");
+    let mut command = Command::new(paths::program("nodule")?);
+    command.args(["image", "--node", "rm", &image]).stdin(Stdio::null());
+    for (flag, file) in [("root-dir", "root"), ("run-dir", "run"), ("config", "config.yaml")] {
+        command.arg(format!("--{flag}={}", test.agent.file(file).display()));
+    }
+    let output = command.output().context("run nodule image rm")?;
+    let why = String::from_utf8_lossy(&output.stderr);
+    ensure!(!output.status.success() && why.contains("used by a pod"), "it is removed: {why}");
+    Ok(())
 }
 
 async fn volumes(registry: &Registry, tag: &str) -> Result<Value> {
@@ -118,7 +133,9 @@ async fn a_pod_keeps_its_image_over_runs_and_agents_though_the_tag_has_moved() -
         spec["containers"][0]["volumeMounts"] = json!([{ "name": "data", "mountPath": "/data" }]);
         test.pod("it", spec).await?;
         test.pod_until("it", "to run again", |pod| status::restarts(pod) > 0).await?;
+        keeps(test)?;
         test.agent.kill()?;
+        keeps(test)?;
         push_data(test.cluster.registry(), "moved", "another").await?;
         test.agent.start_again()?;
 

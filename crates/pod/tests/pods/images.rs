@@ -136,6 +136,8 @@ async fn every_run_has_the_same_image_though_agent_and_registry_are_gone_meanwhi
         |api: &Api| api.pod("web")?["status"]["containerStatuses"][0]["restartCount"].as_i64();
     api.until("a restart", |api| restarts(api).filter(|count| *count > 0)).await;
     drop(agent);
+    let used = nodule_pod::images_in_use(root.path()).unwrap();
+    assert!(used.iter().any(|image| image.contains("/model@sha256:")), "{used:?}");
     let host = registry.host.clone();
     drop(registry);
 
