@@ -12,14 +12,14 @@ use nodule_e2e::{paths, status, wait};
 use serde_json::{Value, json};
 
 /// The images of a test's node, for a user of its own.
-struct Node<'t> {
+pub(crate) struct Node<'t> {
     test: &'t Test<'t>,
     /// The user's home.
     home: tempfile::TempDir,
 }
 
 impl<'t> Node<'t> {
-    fn new(test: &'t Test<'t>) -> Result<Self> {
+    pub(crate) fn new(test: &'t Test<'t>) -> Result<Self> {
         Ok(Self { test, home: tempfile::tempdir()? })
     }
 
@@ -43,7 +43,7 @@ impl<'t> Node<'t> {
     }
 
     /// What a command that ends well prints.
-    fn says(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn says(&self, arguments: &[&str]) -> Result<String> {
         let output = self.run(arguments)?;
         let errors = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{arguments:?}: {errors}");

@@ -5,6 +5,7 @@
 
 #![expect(clippy::indexing_slicing, reason = "the tests change JSON that they made themselves")]
 
+mod archives;
 mod config;
 mod crash;
 mod credentials;
