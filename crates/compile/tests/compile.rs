@@ -190,6 +190,7 @@ fn imports_of_modules_are_refused_by_name_with_what_to_do() {
     import("env", "emscripten_resize_heap", "(func (param i32) (result i32))")
         .assert_bad("Emscripten");
     import("wbg", "__wbindgen_throw", "(func)").assert_bad("browser");
+    import("rb-js-abi-host", "js-call", "(func)").assert_bad("Ruby for a JavaScript host");
     import("acme", "rockets", "(global i32)").assert_bad("`acme.rockets`");
 }
 

@@ -152,6 +152,9 @@ fn hint(module: &str, name: &str) -> Option<&'static str> {
         ("wbg", _) | ("__wbindgen_placeholder__", _) | ("__wbindgen_externref_xform__", _) => Some(
             "this was built for a browser by wasm-bindgen: build for wasm32-wasip1 or wasm32-wasip2",
         ),
+        ("rb-js-abi-host", _) => Some(
+            "this is Ruby for a JavaScript host, as npm has it: use a Ruby that is a WASI command",
+        ),
         ("wasix_32v1" | "wasix_64v1", _) => Some(
             "it needs the Wasmer runtime's WASIX: build for wasm32-wasip2 (processes and threads have no counterpart, \
              sockets have wasi:sockets)",

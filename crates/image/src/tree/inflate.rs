@@ -234,8 +234,18 @@ mod tests {
     #[test]
     fn what_grows_out_of_proportion_is_stopped() {
         let small = usize::try_from(FREE).unwrap();
-        assert!(read(&gzip(&vec![0; small])).is_ok());
-        let bomb = read(&gzip(&vec![0; 4 * small])).unwrap_err();
-        assert!(matches!(bomb, LayerError::Bomb { .. }), "{bomb}");
+        for compress in [gzip, zstd] {
+            assert!(read(&compress(&vec![0; small])).is_ok());
+            let bomb = read(&compress(&vec![0; 4 * small])).unwrap_err();
+            assert!(matches!(bomb, LayerError::Bomb { .. }), "{bomb}");
+        }
+    }
+
+    #[test]
+    fn a_frame_that_wants_more_memory_than_others_is_refused() {
+        // A header with a window of 2 to the power of 10 and this much, and an empty block, the last one (RFC 8878, 3.1.1).
+        let frame = |power: u8| [&ZSTD[..], &[0, power << 3, 1, 0, 0]].concat();
+        assert!(read(&frame(17)).unwrap().is_empty(), "{WINDOW} bytes");
+        assert!(matches!(read(&frame(18)), Err(LayerError::Read(_))));
     }
 }
