@@ -15,6 +15,9 @@ deny-version := "0.20.2"
 deny-root := cache / "cargo-deny-" + deny-version
 deny := deny-root / "bin/cargo-deny"
 
+fuzz-version := "0.13.2"
+fuzz-root := cache / "cargo-fuzz-" + fuzz-version
+
 # Cargo unifies the features of all that one command builds, so the three sides are always built by three commands:
 # the agent shall not get Wasmtime, nor the sandbox the compiler.
 agent := "-p nodule -p nodule-api -p nodule-cgroup -p nodule-image -p nodule-logs -p nodule-manifest -p nodule-node -p nodule-pod -p nodule-volume"
@@ -99,6 +102,15 @@ bench-sandbox *arguments: guests e2e-program bench-programs
 bench-programs:
     cargo build --locked --release -p nodule-sandbox
     cargo build --locked --release -p nodule-compile
+
+# Fuzzes what reads strangers' bytes: a target of crates/image/fuzz, for so many seconds. Fetches a nightly compiler.
+fuzz target="layer" seconds="60":
+    @[ -x '{{fuzz-root}}/bin/cargo-fuzz' ] || echo "setup: building cargo-fuzz {{fuzz-version}}, once" >&2
+    @[ -x '{{fuzz-root}}/bin/cargo-fuzz' ] || env -u CARGO_TARGET_DIR cargo install --quiet --locked --root '{{fuzz-root}}' --version {{fuzz-version}} cargo-fuzz
+    @rustup toolchain list | grep -q ^nightly || rustup toolchain install --profile minimal --no-self-update nightly
+    mkdir -p '{{cache}}/fuzz/{{target}}'
+    cd crates/image && PATH='{{fuzz-root}}/bin':$PATH CARGO_TARGET_DIR='{{cache}}/fuzz/target' \
+        cargo +nightly fuzz run --dev {{target}} '{{cache}}/fuzz/{{target}}' fuzz/corpus/{{target}} -- -max_total_time={{seconds}}
 
 # Builds the agent, the sandbox and the compiler.
 build:

@@ -1,7 +1,7 @@
 //! Everything in this crate that reads what a stranger wrote, as functions of bytes that must neither panic nor do harm.
 //!
-//! The tests below run them over a corpus and over mutations of it. `fuzz/` runs them under a fuzzer:
-//! `cargo +nightly fuzz run --fuzz-dir crates/image/fuzz layer`.
+//! The tests below run them over a corpus and over mutations of it. `fuzz/` runs them under a fuzzer, with
+//! the sanitiser of addresses: `e2e/just fuzz layer`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

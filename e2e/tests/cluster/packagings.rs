@@ -209,7 +209,7 @@ fn others() -> Result<Vec<Stranger>> {
         ("helm", helm, json!({}), ["Helm chart", "helm install"]),
         ("wit", wit, json!({}), ["WIT package", "publish the component"]),
         ("policy", policy, json!({}), ["Kubewarden", "its own host"]),
-        ("reactor", reactor, json!({}), ["does not provide", "rb-js-abi-host"]),
+        ("reactor", reactor, json!({}), ["Ruby for a JavaScript host", "WASI command"]),
         ("elf", elf, json!({}), ["ELF", "WASI command"]),
         ("linux", Image::of_linux(), json!({}), ["native code", "wasi/wasm"]),
     ])
