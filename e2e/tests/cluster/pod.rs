@@ -1,6 +1,7 @@
 //! Single pods: what they print, how they end, what they find.
 
 use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Pod;
 use nodule_e2e::{status, test, wait};
 use serde_json::json;
 
@@ -137,6 +138,28 @@ async fn a_forced_deletion_ends_the_process_too() -> Result<()> {
         for process in processes {
             assert!(process.wait(wait::PATIENCE)?, "{process:?} still runs");
         }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn kubectl_debug_adds_a_container_to_a_running_pod() -> Result<()> {
+    test::run(async |test| {
+        test.pod("stays", test.spec(&["lines", "0", "100"])).await?;
+        let before = test.pod_until("stays", "to be ready", status::is_ready).await?;
+        let image = format!("--image={}", test.image("examples/probe:p1"));
+        let added = ["debug", "stays", &image, "--container=looks", "--arguments-only", "--"];
+        test.kubectl(&[&added[..], &["lines", "2", "1"]].concat())?;
+        let ended = |pod: &Pod| {
+            let status = pod.status.as_ref()?.ephemeral_container_statuses.as_ref()?.first()?;
+            Some(status.state.as_ref()?.terminated.as_ref()?.exit_code)
+        };
+        let after =
+            test.pod_until("stays", "to have had a guest", |pod| ended(pod) == Some(0)).await?;
+        assert_eq!(test.kubectl(&["logs", "stays", "-c", "looks"])?, "line 1\nline 2\n");
+        let id = |pod| status::container(pod, "main").and_then(|main| main.container_id.clone());
+        assert_eq!((id(&after), status::is_ready(&after)), (id(&before), true));
         Ok(())
     })
     .await
