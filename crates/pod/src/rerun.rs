@@ -37,6 +37,8 @@ impl Worker {
         if self.live.keys().chain(&self.unclear).any(is_one) {
             return false;
         }
+        // Also where nothing else ran: that they restarted is a condition that stays.
+        self.tell();
         info!("all containers run again");
         for (_, history) in self.record.containers.iter_mut().filter(|(name, _)| is_one(name)) {
             history.again = history.run.is_some();

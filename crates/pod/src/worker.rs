@@ -289,7 +289,7 @@ impl Worker {
     }
 
     /// Says what there is now: to the API server and to those who look on.
-    fn tell(&mut self) {
+    pub(crate) fn tell(&mut self) {
         let status = Arc::new(status::status(
             &Seen {
                 record: &self.record,
