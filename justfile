@@ -167,4 +167,5 @@ deny-program:
 [private]
 scripts:
     e2e/need shellcheck
+    e2e/contract
     git ls-files -z | xargs -0 grep -lZE '^#!.*\b(ba)?sh\b' -- | xargs -0 shellcheck

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Event, Pod};
 use kube::ResourceExt;
 use nodule_e2e::agent::Options;
 use nodule_e2e::test::{self, Test};
@@ -97,6 +97,42 @@ async fn a_readiness_gate_holds_a_pod_back_until_its_condition_is_true() -> Resu
         let told = json!({ "status": { "conditions": [{ "type": "example.com/told", "status": "True" }] } });
         test.kubectl(&["patch", "pod", "gated", "--subresource=status", "-p", &told.to_string()])?;
         said(test, &[("gated", &["Ready=True", "example.com/told=True"])]).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_start_is_told_in_events_that_tools_understand() -> Result<()> {
+    test::run(async |test| {
+        let mut spec = test.spec(&["lines", "0", "1000"]);
+        spec["containers"][0]["imagePullPolicy"] = json!("Always");
+        test.pod("it", spec).await?;
+        let image = test.image("examples/probe:p1");
+        let pulled = format!("Successfully pulled image \"{image}\" in ");
+        let wanted = [
+            ("Pulling", format!("Pulling image \"{image}\"")),
+            ("Pulled", pulled),
+            ("Created", "Container created".to_owned()),
+            ("Started", "Container started".to_owned()),
+        ];
+        let is_ours = |event: &Event| {
+            let (source, object) =
+                (event.source.clone().unwrap_or_default(), &event.involved_object);
+            source.component.as_deref() == Some("kubelet")
+                && source.host.as_deref() == Some(test.agent.name())
+                && object.field_path.as_deref() == Some("spec.containers{main}")
+        };
+        let says = |event: &Event, reason: &str, message: &str| {
+            let text = event.message.as_deref().unwrap_or_default();
+            event.reason.as_deref() == Some(reason) && text.starts_with(message) && is_ours(event)
+        };
+        let all = |events: &[Event]| {
+            let said = |(reason, message): &(&str, String)| {
+                events.iter().any(|event| says(event, reason, message))
+            };
+            wanted.iter().all(said)
+        };
+        wait::until(test.api::<Event>(), wait::all(), "Events of a start", all).await.map(drop)
     })
     .await
 }
