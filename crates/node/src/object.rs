@@ -28,6 +28,9 @@ const INSTANCE_TYPE: &str = "node.kubernetes.io/instance-type";
 /// The kubelet's `nodeStatusMaxImages`, and the most names that an image is published with.
 const MAX_IMAGES: usize = 50;
 const MAX_NAMES: usize = 5;
+/// What the scheduler asks of a node for pods that need it (KEP-5328), sorted as the API server wants it: pods whose
+/// containers restart all of the others (KEP-5532).
+const FEATURES: [&str; 1] = ["RestartAllContainersOnContainerExits"];
 /// A label's value is no longer.
 const MAX_LABEL: usize = 63;
 
@@ -76,6 +79,7 @@ impl Wanted {
             daemon_endpoints: Some(NodeDaemonEndpoints {
                 kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(config.port) }),
             }),
+            declared_features: Some(FEATURES.map(str::to_owned).into()),
             features: Some(NodeFeatures { supplemental_groups_policy: Some(false) }),
             images: Some(published(facts.images)),
             node_info: Some(info(config, facts)),
@@ -94,6 +98,7 @@ impl Wanted {
             capacity: of_ours(status.capacity, self.status.capacity.as_ref()),
             conditions: status.conditions.map(|conditions| self.of_our_types(conditions)),
             daemon_endpoints: status.daemon_endpoints,
+            declared_features: status.declared_features,
             features: status.features,
             images: status.images,
             node_info: status.node_info,
@@ -359,6 +364,14 @@ pub(crate) mod tests {
         assert_eq!(patch["status"]["images"], json!([]));
         assert_eq!(patch.get("spec"), None);
         assert_eq!(patch["metadata"]["labels"].get("team"), None);
+    }
+
+    #[test]
+    fn features_that_the_scheduler_asks_for_are_declared_in_order() {
+        let status = wanted(&config(), &[], &[]).status;
+        let declared = status.declared_features.unwrap();
+        assert!(declared.contains(&"RestartAllContainersOnContainerExits".to_owned()));
+        assert!(declared.is_sorted(), "the API server refuses others");
     }
 
     #[test]
