@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;
 use tracing::{debug, warn};
@@ -210,16 +210,22 @@ fn names_uid(code: u16, message: &str) -> bool {
 fn patch<'a>(uid: &str, status: &PodStatus, shown: impl Iterator<Item = &'a str>) -> Value {
     let mut fields = json!(status);
     if let Some(conditions) = fields.get_mut("conditions").and_then(Value::as_array_mut) {
+        conditions.iter_mut().filter_map(Value::as_object_mut).for_each(clear);
         let still: BTreeSet<&str> = told(status).collect();
         let gone: BTreeSet<&str> = shown.filter(|kind| !still.contains(kind)).collect();
         conditions.extend(gone.iter().map(|kind| json!({"type": kind, "$patch": "delete"})));
     }
     if let Some(fields) = fields.as_object_mut() {
-        for cleared in ["reason", "message"] {
-            fields.entry(cleared).or_insert(Value::Null);
-        }
+        clear(fields);
     }
     json!({"metadata": {"uid": uid}, "status": fields})
+}
+
+/// What is left out of a merge patch stays as it was: a condition that holds would keep why it once did not.
+fn clear(fields: &mut Map<String, Value>) {
+    for cleared in ["reason", "message"] {
+        fields.entry(cleared).or_insert(Value::Null);
+    }
 }
 
 #[cfg(test)]
@@ -234,6 +240,17 @@ mod tests {
         let patch = patch("u-1", &status, std::iter::empty());
         let wanted = json!({"metadata": {"uid": "u-1"}, "status": {"phase": "Running", "reason": null, "message": null}});
         assert_eq!(patch, wanted);
+    }
+
+    #[test]
+    fn a_condition_that_holds_loses_why_it_did_not() {
+        let ready = PodCondition { status: "True".to_owned(), ..Default::default() };
+        let status = PodStatus { conditions: Some(vec![ready]), ..Default::default() };
+        let patch = patch("u-1", &status, std::iter::empty());
+        let told = &patch["status"]["conditions"][0];
+        for key in ["reason", "message"] {
+            assert_eq!(told.get(key), Some(&Value::Null), "{key}");
+        }
     }
 
     #[test]
