@@ -104,6 +104,11 @@ impl Keyring {
         self.provided.add(key, credential);
     }
 
+    /// Whether there are credentials for an image.
+    pub fn opens(&self, image: &Reference) -> bool {
+        !self.credentials(image).is_empty()
+    }
+
     /// Everything that may open the image's repository, the most specific first, and what providers gave last.
     pub(crate) fn credentials(&self, image: &Reference) -> Vec<&Credential> {
         [&self.secrets, &self.provided].iter().flat_map(|ring| ring.credentials(image)).collect()

@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use nodule_e2e::cluster::Cluster;
 use nodule_e2e::layout::PRIVATE_REGISTRY;
 use nodule_e2e::test::{self, Test};
 use nodule_e2e::{paths, status, wait};
@@ -23,13 +24,9 @@ impl<'t> Node<'t> {
         Ok(Self { test, home: tempfile::tempdir()? })
     }
 
-    /// As `docker login` does it.
     fn log_in(&self, registry: &str) -> Result<()> {
-        let (user, password) = PRIVATE_REGISTRY;
-        let auth = STANDARD.encode(format!("{user}:{password}"));
-        let config = json!({ "auths": { registry: { "auth": auth } } });
         fs::create_dir_all(self.home.path().join(".docker"))?;
-        Ok(fs::write(self.home.path().join(".docker/config.json"), config.to_string())?)
+        Ok(fs::write(self.home.path().join(".docker/config.json"), login(registry))?)
     }
 
     fn run(&self, arguments: &[&str]) -> Result<Output> {
@@ -69,6 +66,13 @@ impl<'t> Node<'t> {
         let tags = all.iter().filter_map(|image| image["tags"].as_array()).flatten();
         Ok(tags.filter_map(|tag| tag.as_str().map(str::to_owned)).collect())
     }
+}
+
+/// What `docker login` writes.
+fn login(registry: &str) -> String {
+    let (user, password) = PRIVATE_REGISTRY;
+    let auth = STANDARD.encode(format!("{user}:{password}"));
+    json!({ "auths": { registry: { "auth": auth } } }).to_string()
 }
 
 fn guest(name: &str) -> Result<String> {
@@ -168,4 +172,52 @@ async fn images_are_looked_after_without_an_agent() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// A pod that runs an image of the private registry without a cluster, and with it what opens that.
+fn manifest(image: &str, secret: &str) -> String {
+    let (user, password) = PRIVATE_REGISTRY;
+    let registry = image.split('/').next().unwrap_or_default();
+    let auths = json!({ "auths": { registry: { "username": user, "password": password } } });
+    format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: login}}\ntype: kubernetes.io/dockerconfigjson\n\
+         stringData: {{.dockerconfigjson: '{auths}'}}\n---\napiVersion: v1\nkind: Pod\nmetadata: {{name: job}}\n\
+         spec:\n  restartPolicy: Never\n  imagePullSecrets: [{secret}]\n\
+         \x20 containers: [{{name: main, image: '{image}', args: [lines, '2', '0']}}]\n"
+    )
+}
+
+#[tokio::test]
+async fn a_secret_or_a_login_opens_an_image_without_a_cluster() -> Result<()> {
+    let cluster = Cluster::shared().await?;
+    let registry = &cluster.private_registry().host;
+    let image = format!("{registry}/examples/probe:p1");
+    for (number, secret, has_login) in [(1, "{name: login}", false), (2, "", true)] {
+        let place = cluster.folder().join(format!("alone-{number}"));
+        fs::create_dir_all(place.join("home/.docker"))?;
+        let config = "apiVersion: nodule.dev/v1alpha1\nkind: NoduleConfiguration\n";
+        fs::write(
+            place.join("config.yaml"),
+            format!("{config}plainHTTPRegistries: ['{registry}']\n"),
+        )?;
+        fs::write(place.join("pod.yaml"), manifest(&image, secret))?;
+        if has_login {
+            fs::write(place.join("home/.docker/config.json"), login(registry))?;
+        }
+        let mut command = Command::new(paths::program("nodule")?);
+        command.arg("run").arg(place.join("pod.yaml")).arg("--root-dir").arg(place.join("root"));
+        command.arg("--config").arg(place.join("config.yaml"));
+        command.env("HOME", place.join("home")).env_remove("DOCKER_CONFIG").stdin(Stdio::null());
+        let output = command.output()?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{secret}: {errors}");
+        let shown = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(shown.lines().count(), 2, "{shown}");
+        let kept = Command::new("grep")
+            .args(["-rlF", PRIVATE_REGISTRY.1])
+            .arg(place.join("root"))
+            .output()?;
+        assert_eq!(String::from_utf8_lossy(&kept.stdout), "", "a password was kept");
+    }
+    Ok(())
 }

@@ -33,7 +33,7 @@ struct Answer {
 }
 
 /// What there is for an image's registry, as a docker configuration without helpers.
-pub(super) async fn credentials(image: &Reference) -> Result<String> {
+pub(crate) async fn credentials(image: &Reference) -> Result<String> {
     for path in places() {
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nodule_image::{Image, Images, Keyring, Prune, Reference, Removed, Stocked};
+use nodule_image::{Image, Images, Prune, Reference, Removed, Stocked};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::task::spawn_blocking;
 use tokio::time::interval;
 
 use super::message::{Ask, Here, Told};
 use crate::collection::used;
+use crate::local::keyring;
 
 /// How often it is told how far downloads are.
 const TELL: Duration = Duration::from_millis(100);
@@ -57,7 +58,7 @@ impl Keeper {
             Ok(reference) => reference,
             Err(error) => return Ok(Err(error.into())),
         };
-        let keyring = match keyring(credentials) {
+        let keyring = match keyring(&[credentials.to_owned()]) {
             Ok(keyring) => keyring,
             Err(error) => return Ok(Err(error)),
         };
@@ -108,13 +109,6 @@ impl Keeper {
     async fn used(&self) -> Result<BTreeSet<String>> {
         used(self.root.clone()).await
     }
-}
-
-fn keyring(credentials: &str) -> Result<Keyring> {
-    let mut keyring = Keyring::default();
-    let data = [(".dockerconfigjson", credentials.as_bytes())];
-    keyring.add_secret("kubernetes.io/dockerconfigjson", data)?;
-    Ok(keyring)
 }
 
 fn here(image: &Image) -> Here {

@@ -26,6 +26,7 @@ use anyhow::Result;
 
 pub(crate) use cli::Arguments;
 use cli::Command;
+pub(crate) use docker::credentials;
 pub(crate) use keeper::Keeper;
 pub(crate) use message::Ask;
 pub(crate) use socket::serve;

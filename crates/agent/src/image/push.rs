@@ -1,12 +1,12 @@
 //! `nodule image push`
 
-use anyhow::{Context, Result};
-use nodule_image::{Keyring, Reference};
+use anyhow::Result;
+use nodule_image::Reference;
 
 use super::cli::Push;
 use super::docker;
 use super::store;
-use crate::local::Place;
+use crate::local::{Place, keyring};
 use crate::terminal::say;
 
 /// Pushes, and prints the name by which it is there for good.
@@ -16,14 +16,7 @@ pub(super) async fn run(place: &Place, push: &Push) -> Result<()> {
     if push.plain_http {
         images.plain_http.push(reference.registry().to_owned());
     }
-    let mut keyring = Keyring::default();
-    let credentials = docker::credentials(&reference).await?;
-    keyring
-        .add_secret(
-            "kubernetes.io/dockerconfigjson",
-            [(".dockerconfigjson", credentials.as_bytes())],
-        )
-        .context("read the credentials")?;
+    let keyring = keyring(&[docker::credentials(&reference).await?])?;
     let digest = nodule_image::push(&images, &reference, &push.file, &keyring).await?;
     say(&format!("{reference} {digest}\n"))
 }

@@ -51,9 +51,14 @@ impl Client {
         self.pods(&Request::List).await
     }
 
-    /// Runs pods, and gives them back with their UIDs.
-    pub(crate) async fn run(&self, pods: Vec<Pod>, replace: bool) -> Result<Vec<Pod>> {
-        self.pods(&Request::Run { pods, replace }).await
+    /// Runs pods, with these credentials for their images, and gives them back with their UIDs.
+    pub(crate) async fn run(
+        &self,
+        pods: Vec<Pod>,
+        logins: Vec<String>,
+        replace: bool,
+    ) -> Result<Vec<Pod>> {
+        self.pods(&Request::Run { pods, logins, replace }).await
     }
 
     pub(crate) async fn stop(&self, uids: Vec<String>, grace: Option<u64>) -> Result<()> {

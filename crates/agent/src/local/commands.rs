@@ -18,7 +18,7 @@ use super::logs::{self, Progress};
 use super::place::Place;
 use super::pods::{self, find, statuses};
 use super::table::table;
-use super::{agent, manifest};
+use super::{agent, login, manifest};
 use crate::lock::Held;
 use crate::terminal::say;
 
@@ -51,8 +51,9 @@ pub(crate) async fn main(local: Local) -> Result<ExitCode> {
 
 async fn run(client: &Client, run: Run) -> Result<ExitCode> {
     let volumes = client.place().volumes();
-    let pods = manifest::pods(&run.files, &volumes)?;
-    let begun = client.run(pods, run.replace).await?;
+    let manifest::Wanted { pods, mut logins } = manifest::wanted(&run.files, &volumes)?;
+    logins.extend(login::of_user(&pods).await?);
+    let begun = client.run(pods, logins, run.replace).await?;
     if run.detach {
         let names: Vec<_> = begun.iter().map(|pod| pods::name(pod).to_owned()).collect();
         say(&format!("{}\n", names.join("\n")))?;

@@ -13,6 +13,8 @@ use k8s_openapi::api::core::v1::{Container, EnvVar, HostPathVolumeSource, KeyToP
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use nodule_manifest::{Document, Error, Object};
 
+use super::login;
+
 /// Kind, namespace, name.
 type Key = (&'static str, String, String);
 type Data = BTreeMap<String, Vec<u8>>;
@@ -94,6 +96,23 @@ impl Objects {
                 .at("metadata.name"));
         }
         Ok(())
+    }
+
+    /// The docker configurations of the Secrets that a pod names for its images, which are no use to it later.
+    pub(crate) fn take_logins(
+        &self,
+        document: &Document,
+        pod: &mut Pod,
+    ) -> Result<Vec<String>, Error> {
+        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        let scope = Scope { objects: self, document, namespace: &namespace };
+        let spec = pod.spec.get_or_insert_default();
+        let mut logins = Vec::new();
+        for secret in spec.image_pull_secrets.take().into_iter().flatten() {
+            let data = scope.find(SECRET, &secret.name, None)?;
+            logins.extend(data.and_then(login::of_secret));
+        }
+        Ok(logins)
     }
 
     /// Writes into a pod what it refers to.
@@ -389,6 +408,31 @@ mod tests {
         }
         sweep(folder.path(), std::slice::from_ref(&again));
         assert!(path(&again, 1).exists() && !path(&pod, 1).exists());
+    }
+
+    #[test]
+    fn secrets_for_images_are_taken_from_the_manifests() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = |name: &str| {
+            format!(
+                "apiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\ntype: kubernetes.io/dockerconfigjson\n\
+                 stringData: {{.dockerconfigjson: '{{}}'}}\n---\napiVersion: v1\nkind: Pod\n\
+                 metadata: {{name: p, namespace: default}}\n\
+                 spec: {{containers: [{{name: a, image: i}}], imagePullSecrets: [{{name: {name}}}]}}\n"
+            )
+        };
+        let logins = |name: &str| {
+            let documents = read("f", &text(name)).unwrap();
+            let Object::Pod(pod) = &documents[1].object else { panic!("a pod") };
+            let mut pod = Pod::clone(pod);
+            let objects = Objects::of(&documents, folder.path()).unwrap();
+            let logins = objects.take_logins(&documents[1], &mut pod);
+            assert_eq!(pod.spec.unwrap().image_pull_secrets, None);
+            logins
+        };
+        assert_eq!(logins("s").unwrap(), ["{}"]);
+        let error = logins("t").unwrap_err().to_string();
+        assert!(error.contains("there is no Secret \"t\""), "{error}");
     }
 
     #[test]

@@ -18,18 +18,27 @@ const MOST: u64 = 8 << 20;
 /// No Deployment here has more pods: each is a process or more.
 const MOST_REPLICAS: i32 = 1000;
 
+/// What manifests ask for.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    pub(crate) pods: Vec<Pod>,
+    /// Docker configurations of the Secrets that pods name for their images.
+    pub(crate) logins: Vec<String>,
+}
+
 /// Reads manifests; `volumes` is where claims have their folders.
-pub(crate) fn pods(files: &[PathBuf], volumes: &Path) -> Result<Vec<Pod>> {
+pub(crate) fn wanted(files: &[PathBuf], volumes: &Path) -> Result<Wanted> {
     let mut documents = Vec::new();
     for file in files {
         let (shown, text) = text(file)?;
         documents.extend(read(&shown, &text)?);
     }
     let objects = Objects::of(&documents, volumes)?;
-    let mut pods: Vec<Pod> = Vec::new();
+    let Wanted { mut pods, mut logins } = Wanted::default();
     for document in &documents {
         for mut pod in of(document)? {
             prepare(document, &mut pod)?;
+            logins.extend(objects.take_logins(document, &mut pod)?);
             objects.write_into(document, &mut pod)?;
             ensure!(
                 !pods
@@ -43,7 +52,7 @@ pub(crate) fn pods(files: &[PathBuf], volumes: &Path) -> Result<Vec<Pod>> {
         }
     }
     ensure!(!pods.is_empty(), "there is no Pod and no Deployment to run: add one to the manifests");
-    Ok(pods)
+    Ok(Wanted { pods, logins })
 }
 
 /// The text of a file, and how it is named.
@@ -172,7 +181,7 @@ mod tests {
         fs::write(folder.path().join("app.wasm"), "").unwrap();
         fs::create_dir(folder.path().join("layout")).unwrap();
         fs::write(&file, text).unwrap();
-        pods(&[file], &folder.path().join("volumes"))
+        wanted(&[file], &folder.path().join("volumes")).map(|wanted| wanted.pods)
     }
 
     fn error(text: &str) -> String {

@@ -12,8 +12,8 @@ pub(crate) const LONGEST: u64 = 64 << 20;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) enum Request {
-    /// Run these. An image that is an absolute path lies on this machine.
-    Run { pods: Vec<Pod>, replace: bool },
+    /// Run these. An image that is an absolute path lies on this machine. Logins are docker configurations.
+    Run { pods: Vec<Pod>, logins: Vec<String>, replace: bool },
     /// All pods, once.
     List,
     /// All pods, now and whenever something of them has changed.

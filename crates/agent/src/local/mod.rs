@@ -11,6 +11,7 @@ mod cli;
 mod client;
 mod commands;
 mod inline;
+mod login;
 mod logs;
 mod manifest;
 mod message;
@@ -22,6 +23,7 @@ mod table;
 
 pub(crate) use cli::{COMMANDS, Local, Places};
 pub(crate) use commands::main;
+pub(crate) use login::keyring;
 pub(crate) use message::Request;
 pub(crate) use place::{Place, SOCKET};
 pub(crate) use server::{is_own, listen};

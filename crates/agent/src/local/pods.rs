@@ -24,6 +24,15 @@ pub(crate) fn has_ended(pod: &Pod) -> bool {
     matches!(phase(pod), "Succeeded" | "Failed")
 }
 
+/// The images of its containers.
+pub(crate) fn images(pod: &Pod) -> impl Iterator<Item = &str> {
+    let all = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+    all.filter_map(|container| container.image.as_deref())
+}
+
 /// The pod of this name, or NAMESPACE/NAME; without one, of the only namespace that has it.
 pub(crate) fn find<'p>(pods: &'p [Pod], asked: &str) -> Result<&'p Pod> {
     let (wanted, plain) = match asked.split_once('/') {

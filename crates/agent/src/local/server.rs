@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use nodule_image::Images;
+use nodule_image::{Images, Keyring, Reference};
 use nodule_pod::{Order, Pods};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
+use super::login::keyring;
 use super::message::{Answer, LONGEST, Request};
 use super::{inline, manifest, pods};
 use crate::image::Keeper;
@@ -116,8 +117,8 @@ impl Server {
         match request {
             Request::List => say(writing, &Answer::Pods(self.pods.list())).await,
             Request::Watch => self.watch(reading, writing).await,
-            Request::Run { pods, replace } => {
-                let answer = match self.begin(pods, replace).await {
+            Request::Run { pods, logins, replace } => {
+                let answer = match self.begin(pods, &logins, replace).await {
                     Ok(pods) => Answer::Pods(pods),
                     Err(error) => Answer::Refused(format!("{error:#}")),
                 };
@@ -164,9 +165,15 @@ impl Server {
     }
 
     /// All of them or none.
-    async fn begin(&self, mut wanted: Vec<Pod>, replace: bool) -> Result<Vec<Pod>> {
+    async fn begin(
+        &self,
+        mut wanted: Vec<Pod>,
+        logins: &[String],
+        replace: bool,
+    ) -> Result<Vec<Pod>> {
+        let keyring = keyring(logins)?;
         for pod in &mut wanted {
-            self.images(pod).await?;
+            self.images(pod, &keyring).await?;
         }
         self.make_room(&wanted, replace).await?;
         for pod in &mut wanted {
@@ -212,16 +219,35 @@ impl Server {
         Ok(())
     }
 
-    /// Takes up images that lie on this machine.
-    async fn images(&self, pod: &mut Pod) -> Result<()> {
+    /// Takes up images that lie on this machine, and pulls those for which there are credentials.
+    async fn images(&self, pod: &mut Pod, keyring: &Keyring) -> Result<()> {
         let Some(spec) = &mut pod.spec else { return Ok(()) };
         for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
-            let Some(local) = container.image.as_deref().and_then(manifest::local) else {
-                continue;
-            };
-            let image = self.images.import(&local).await?;
-            container.image = Some(image.reference.to_string());
-            container.image_pull_policy = Some("Never".to_owned());
+            match container.image.as_deref().and_then(manifest::local) {
+                Some(local) => {
+                    let image = self.images.import(&local).await?;
+                    container.image = Some(image.reference.to_string());
+                    container.image_pull_policy = Some("Never".to_owned());
+                }
+                None => self.pull(container, keyring).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Pulls now, as podman does, what needs credentials: they are not kept for later. All else the pod pulls itself.
+    async fn pull(&self, container: &mut Container, keyring: &Keyring) -> Result<()> {
+        let name = container.image.as_deref().unwrap_or_default();
+        let Ok(reference) = Reference::parse(name) else { return Ok(()) };
+        let policy = container.image_pull_policy.as_deref();
+        let is_wanted = match policy {
+            Some("Never") => false,
+            Some("Always") => true,
+            _ => self.images.find(&reference).is_none(),
+        };
+        if is_wanted && keyring.opens(&reference) {
+            self.images.pull(&reference, keyring).await?;
+            container.image_pull_policy = Some("IfNotPresent".to_owned());
         }
         Ok(())
     }
