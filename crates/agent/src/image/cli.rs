@@ -63,7 +63,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Pull {
-    /// Images, such as ghcr.io/team/app:v1.
+    /// Images, such as registry.example.com/team/app:v1.
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<String>,
 }
@@ -135,7 +135,7 @@ pub(crate) struct Push {
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
 
-    /// Where to, such as ghcr.io/team/app:v1.
+    /// Where to, such as registry.example.com/team/app:v1.
     #[arg(value_name = "IMAGE")]
     pub(crate) image: String,
 
