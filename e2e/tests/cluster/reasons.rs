@@ -277,7 +277,6 @@ fn rejected(test: &Test<'_>) -> Vec<Case> {
     };
     let asks =
         |what: &str, amount: &str| container("resources", json!({ "requests": { what: amount } }));
-    let port = || container("ports", json!([{ "containerPort": 8080, "hostPort": 8080 }]));
     let profile = json!({ "appArmorProfile": { "type": "Localhost", "localhostProfile": "none" } });
     let sysctl = json!({ "sysctls": [{ "name": "kernel.msgmax", "value": "1" }] });
     vec![
@@ -293,8 +292,6 @@ fn rejected(test: &Test<'_>) -> Vec<Case> {
             with("nodeSelector", json!({ "disk": "none" })),
             &["phase=Failed", "reason=NodeAffinity"],
         ),
-        ("port", port(), &["phase=Running"]),
-        ("same-port", port(), &["phase=Failed", "reason=NodePorts"]),
         (
             "native",
             with("os", json!({ "name": "linux" })),
