@@ -46,6 +46,7 @@ pub(crate) fn refusal(pod: &Pod, node: &Node) -> Option<Failure> {
         .or_else(|| app_armor(pod))
         .or_else(|| system_label(pod, node))
         .or_else(|| system(pod, node))
+        .or_else(|| groups(pod, node))
 }
 
 /// Why a pod does not fit to this node, however much room there is. It counts after the room.
@@ -118,6 +119,17 @@ fn system(pod: &Pod, node: &Node) -> Option<Failure> {
     (own.map(|info| info.operating_system.as_str()) != Some(asked.name.as_str())).then(|| {
         let message = "Failed to admit pod as the OS field doesn't match node OS";
         Failure::rejected("PodOSNotSupported", message)
+    })
+}
+
+/// KEP-3619: a node says of itself whether it keeps to the groups that a pod names, and no others.
+fn groups(pod: &Pod, node: &Node) -> Option<Failure> {
+    let context = pod.spec.as_ref()?.security_context.as_ref()?;
+    let features = node.status.as_ref().and_then(|status| status.features.as_ref());
+    let has = features.and_then(|features| features.supplemental_groups_policy).unwrap_or(false);
+    (context.supplemental_groups_policy.as_deref() == Some("Strict") && !has).then(|| {
+        let message = "SupplementalGroupsPolicy=Strict is not supported in this node";
+        Failure::rejected("SupplementalGroupsPolicyNotSupported", message)
     })
 }
 
@@ -214,11 +226,15 @@ mod tests {
         let profile = json!({"securityContext": {"appArmorProfile": {"type": "Localhost"}}});
         let sysctls =
             |name: &str| json!({"securityContext": {"sysctls": [{"name": name, "value": "1"}]}});
+        let groups =
+            |policy: &str| json!({"securityContext": {"supplementalGroupsPolicy": policy}});
         for (pod, reason) in [
             (pod(json!({"os": {"name": "linux"}}), 0), Some("PodOSNotSupported")),
             (labelled, Some("PodOSSelectorNodeLabelDoesNotMatch")),
             (pod(profile, 0), Some("AppArmor")),
             (pod(sysctls("kernel.msgmax"), 0), Some("SysctlForbidden")),
+            (pod(groups("Strict"), 0), Some("SupplementalGroupsPolicyNotSupported")),
+            (pod(groups("Merge"), 0), None),
             (pod(sysctls("net/ipv4/tcp_syncookies"), 0), None),
         ] {
             let found = refusal(&pod, &node(&[])).map(|failure| failure.reason);
