@@ -279,6 +279,7 @@ fn rejected(test: &Test<'_>) -> Vec<Case> {
         |what: &str, amount: &str| container("resources", json!({ "requests": { what: amount } }));
     let profile = json!({ "appArmorProfile": { "type": "Localhost", "localhostProfile": "none" } });
     let sysctl = json!({ "sysctls": [{ "name": "kernel.msgmax", "value": "1" }] });
+    let groups = json!({ "supplementalGroupsPolicy": "Strict" });
     vec![
         ("cpu", asks("cpu", "1k"), &["phase=Failed", "reason=OutOfcpu"]),
         ("memory", asks("memory", "1Pi"), &["phase=Failed", "reason=OutOfmemory"]),
@@ -299,6 +300,11 @@ fn rejected(test: &Test<'_>) -> Vec<Case> {
         ),
         ("confined", with("securityContext", profile), &["phase=Failed", "reason=AppArmor"]),
         ("tuned", with("securityContext", sysctl), &["phase=Failed", "reason=SysctlForbidden"]),
+        (
+            "strict",
+            with("securityContext", groups),
+            &["phase=Failed", "reason=SupplementalGroupsPolicyNotSupported"],
+        ),
     ]
 }
 
