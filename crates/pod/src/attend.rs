@@ -157,9 +157,8 @@ impl Worker {
     }
 
     fn begun(&mut self, container: &str, started: &Started) {
-        let Some(run) = self.record.run_mut(container) else { return };
-        let first = run.started.is_none();
-        run.started = Timestamp::from_millisecond(started.at).ok();
+        let at = Timestamp::from_millisecond(started.at).ok();
+        let first = self.record.started(container, at);
         self.host.layers.miss(&started.missing);
         if first {
             self.say(container, Kind::Normal, "Started", "Container started");
@@ -183,13 +182,10 @@ impl Worker {
         if let Some(words) = self.words(container, &exit) {
             exit.message = words;
         }
-        let Some(run) = self.record.run_mut(container) else { return };
+        let Some(run) = self.record.run(container) else { return };
         let end = terminated(run.id.as_str(), run.started, &exit, at_once);
         info!(container, code = end.exit_code, reason = end.reason, "container ended");
-        run.started = run.started.or(end.started_at.as_ref().map(|time| time.0));
-        run.end = Some(end);
-        self.record.restarting |= self.asks_for_all(container);
-        self.record.make_place(container);
+        self.record.close(container, end);
         self.live.remove(container);
         self.settle_hooks(container);
         self.ends.close(container);

@@ -65,8 +65,11 @@ mod resize;
 mod resolv;
 mod resources;
 mod restart;
+mod run;
 mod runner;
 mod sandbox;
+#[cfg(test)]
+mod sequences;
 mod service;
 mod serving;
 mod settings;

@@ -216,9 +216,14 @@ impl Runner {
         }
         Origin::Cluster.mark(&mut pod);
         let pod = Arc::new(pod);
-        match self.desired.get(&uid) {
-            Some(desired) => desired.send_modify(|desired| desired.pod = pod),
-            None => self.take_on(pod),
+        if !self.desired.contains_key(&uid) {
+            self.take_on(Arc::clone(&pod));
+        }
+        if let Some(desired) = self.desired.get(&uid) {
+            desired.send_modify(|desired| {
+                desired.pod = pod;
+                desired.named = true;
+            });
         }
     }
 
@@ -347,8 +352,12 @@ impl Runner {
         let meta = record.pod.metadata.clone();
         let uid = meta.uid.unwrap_or_default();
         let span = info_span!("pod", namespace = meta.namespace, name = meta.name, uid);
-        let (sender, desired) =
-            watch::channel(Desired { pod: Arc::clone(&record.pod), removed: false, failure: None });
+        let (sender, desired) = watch::channel(Desired {
+            pod: Arc::clone(&record.pod),
+            named: false,
+            removed: false,
+            failure: None,
+        });
         if let Origin::Static(_) = Origin::of(&record.pod) {
             self.mirror(&record.pod, record.pod.metadata.deletion_timestamp.is_some());
         }

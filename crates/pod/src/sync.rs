@@ -18,12 +18,10 @@ use crate::host::Host;
 use crate::links::Links;
 use crate::needs::{Needs, Unready};
 use crate::order::{self, Role};
-use crate::probe::health::Health;
 use crate::pull::{self, Asked, Need, Ready, chain};
-use crate::record::Run;
-use crate::resize;
 use crate::resources;
 use crate::restart::{self, Backoff, Next};
+use crate::run::Due;
 use crate::sandbox::{self, Place, Sandbox};
 use crate::serving::{Serving, serving};
 use crate::settings::settings;
@@ -88,28 +86,13 @@ impl Worker {
 
     /// Whether the container runs now: the back-off that this run earns, or none if it does not.
     fn may_run(&mut self, role: Role, container: &Container) -> Option<Option<Backoff>> {
-        let history = self.record.containers.get(&container.name);
-        let known = history.and_then(|history| history.backoff);
-        let counted = history.and_then(|history| Some((history, history.counted()?)));
-        let Some((history, end)) =
-            counted.and_then(|(history, run)| Some((history, run.end.as_ref()?)))
-        else {
-            return Some(known);
-        };
-        let spec = self.record.pod.spec.as_ref()?;
-        let code = history.verdict(end.exit_code);
-        let again = match role {
-            Role::Init => restart::may_restart_init(spec, container, code),
-            Role::Regular => restart::may_restart(spec, container, code),
-            Role::Ephemeral => false,
-        };
         let now = Timestamp::now();
-        let finished = end.finished_at.as_ref().map_or(now, |time| time.0);
-        match again.then(|| restart::next(known, finished, now, self.host.config.longest_backoff)) {
-            None => None,
-            Some(_) if self.shows_failed_hook(&container.name, finished) => None,
-            Some(Next::Now(backoff)) => Some(Some(backoff)),
-            Some(Next::At(due, wait)) => {
+        match self.record.due(role, container, now, self.host.config.longest_backoff) {
+            Due::First(known) => Some(known),
+            Due::Never => None,
+            Due::Again(finished, _) if self.shows_failed_hook(&container.name, finished) => None,
+            Due::Again(_, Next::Now(backoff)) => Some(Some(backoff)),
+            Due::Again(_, Next::At(due, wait)) => {
                 self.crash_loop(container, wait.as_secs());
                 self.wake_at(due);
                 None
@@ -263,27 +246,10 @@ impl Worker {
     /// Records a new run, unless the newest was recorded and never started. False if it could not be kept.
     fn create(&mut self, container: &Container, ready: &Ready, backoff: Option<Backoff>) -> bool {
         let name = &container.name;
-        let history = self.record.containers.entry(name.clone()).or_default();
-        history.again = false;
-        if history.run.as_ref().is_some_and(|run| run.end.is_none()) {
+        let Some(attempt) = self.record.begin(container, new_id(), ready.image.id(), backoff)
+        else {
             return self.save();
-        }
-        let earlier = history.run.take();
-        let attempt = earlier.as_ref().map_or(0, |run| run.attempt.saturating_add(1));
-        history.last = earlier.and_then(|run| run.end).or(history.last.take());
-        history.backoff = backoff;
-        history.health = Some(Health::default());
-        history.run = Some(Run {
-            attempt,
-            id: new_id(),
-            image: container.image.clone().unwrap_or_default(),
-            image_id: ready.image.id(),
-            process: None,
-            user: None,
-            resources: Some(resize::resources(container)),
-            started: None,
-            end: None,
-        });
+        };
         self.waiting.remove(name);
         if !self.save() {
             return false;

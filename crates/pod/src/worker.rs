@@ -32,6 +32,7 @@ use crate::resize::{Applied, Applying};
 use crate::sandbox::{self, Place, Sandbox};
 use crate::service::Services;
 use crate::sink::Sink;
+use crate::source::Origin;
 use crate::status::{self, Seen, Waiting};
 use crate::view::{LogEnds, View};
 use crate::volumes::{self, Mounted};
@@ -41,6 +42,8 @@ use crate::want::Want;
 #[derive(Debug, Clone)]
 pub(crate) struct Desired {
     pub(crate) pod: Arc<Pod>,
+    /// The API server has named it since this agent began. What a pod of its own was told before is known from then on.
+    pub(crate) named: bool,
     /// The API server has it no more.
     pub(crate) removed: bool,
     /// The node itself ends it.
@@ -116,6 +119,8 @@ pub(crate) struct Worker {
     known: watch::Receiver<Known>,
     /// The newest status, published or not.
     status: Arc<PodStatus>,
+    /// Whether that follows what the API server shows: an agent of before may have told more than its record says.
+    is_current: bool,
     view: watch::Sender<View>,
     pub(crate) ends: LogEnds,
     due: Timestamp,
@@ -172,6 +177,7 @@ impl Worker {
             wanted,
             known,
             status,
+            is_current: false,
             view,
             ends,
             due: Timestamp::MAX,
@@ -258,6 +264,10 @@ impl Worker {
     /// Takes over what is desired now. The spec of a pod hardly changes, but its labels and its deletion do.
     fn look(&mut self) {
         let desired = self.desired.borrow_and_update().clone();
+        if desired.named && !self.is_current {
+            self.is_current = true;
+            self.status = Arc::new(desired.pod.status.clone().unwrap_or_default());
+        }
         let meta = &desired.pod.metadata;
         if meta.resource_version != self.record.pod.metadata.resource_version {
             self.record.take_over(&desired.pod);
@@ -313,10 +323,12 @@ impl Worker {
             over: self.overwritten(),
             delete,
         };
+        let may_tell = self.is_current || Origin::of(&self.record.pod) != Origin::Cluster;
         self.wanted.send_if_modified(|wanted| {
             let news = (!settled && wanted.status != next.status)
                 || wanted.delete != delete
                 || next.over > wanted.over;
+            let news = news && may_tell;
             if news {
                 *wanted = next;
             }

@@ -15,7 +15,8 @@ use super::{Kind, Prober, Series};
 use crate::ending::own_grace;
 use crate::order::{self, Role};
 use crate::record::{Phase, Record, Stop};
-use crate::restart::is_sidecar;
+use crate::restart::{LONGEST, is_sidecar};
+use crate::run::Due;
 use crate::worker::Worker;
 
 /// The probes of a pod that are asked.
@@ -197,12 +198,10 @@ impl Worker {
 /// Whether a probe goes on being counted: not if it is never asked again, as the pod ends or the container has ended for good
 /// (the kubelet's prober `worker`).
 fn is_counted(record: &Record, name: &str, kind: Kind) -> bool {
-    let Some((_, container)) = order::find(&record.pod, name) else { return false };
-    let policy = record.pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
-    let returns = policy != Some("Never") || is_sidecar(&container);
-    let has_ended = record.run(name).is_some_and(|run| run.end.is_some());
+    let Some((role, container)) = order::find(&record.pod, name) else { return false };
+    let due = record.due(role, &container, Timestamp::now(), LONGEST);
     let last = if kind == Kind::Readiness { Phase::Terminating } else { Phase::Syncing };
-    record.phase <= last && (returns || !has_ended)
+    record.phase <= last && due != Due::Never
 }
 
 /// The Event of a container that is stopped for its probe's sake, in the kubelet's words.

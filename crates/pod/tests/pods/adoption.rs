@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use axum::http::Method;
 use nodule_pod::Start;
 use nodule_sandbox_proto::zygote::{Order, Reply, receive, send};
 use nodule_sandbox_proto::{Process, State, VERSION};
@@ -257,4 +258,38 @@ fn a_zygote_that_forks_once_and_dies_before_it_says_so() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
+}
+
+#[tokio::test]
+async fn the_next_agent_goes_on_from_what_was_told_and_not_from_what_was_recorded_of_it() {
+    let node = Node::new().await;
+    let agent = node.agent().await;
+    node.apply_image("waits");
+    node.running().await;
+    drop(agent);
+    // As if it had been long ago, and the agent killed before it saw its own words.
+    let then = "2020-01-01T00:00:00Z";
+    let mut told = node.api.pod("web").unwrap();
+    for condition in told["status"]["conditions"].as_array_mut().unwrap() {
+        condition["lastTransitionTime"] = json!(then);
+    }
+    node.api.apply(told);
+    let path = node.root.path().join("pods/u1/record.json");
+    let mut record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    record["pod"]["status"] = json!({"phase": "Pending"});
+    record["pod"]["metadata"]["resourceVersion"] = json!("1");
+    fs::write(&path, record.to_string()).unwrap();
+
+    let patches = || node.api.requests(&Method::PATCH, "/pods/web/status");
+    let before = patches().len();
+    let _agent = node.agent().await;
+    node.api.until("words", |_| (patches().len() > before).then_some(())).await;
+    for (_, patch) in patches().split_off(before) {
+        let conditions = patch["status"]["conditions"].as_array().unwrap();
+        let kept = conditions.iter().all(|one| one["lastTransitionTime"] == then);
+        assert!(kept && !conditions.is_empty(), "{conditions:?}");
+        assert_eq!(patch["status"]["phase"], "Running");
+    }
+    node.api.delete("web", 1);
+    gone(node.root.path(), "u1").await;
 }
