@@ -42,7 +42,12 @@ async fn how_a_container_ended_is_said() -> Result<()> {
 
 #[tokio::test]
 async fn why_a_pod_was_not_taken_on_is_said() -> Result<()> {
-    test::run(async |test| all_said(test, rejected(test)).await).await
+    test::run(async |test| {
+        // The port goes to who asks first, so that one runs before the other is there.
+        all_said(test, vec![("port", on_a_port(test), &["phase=Running"])]).await?;
+        all_said(test, rejected(test)).await
+    })
+    .await
 }
 
 #[tokio::test]
@@ -262,6 +267,14 @@ fn together(test: &Test<'_>) -> Value {
     spec
 }
 
+/// A pod that no scheduler was asked about, with a port of the node.
+fn on_a_port(test: &Test<'_>) -> Value {
+    let mut spec = test.spec(&["lines", "0", "1000"]);
+    spec["nodeName"] = json!(test.agent.name());
+    spec["containers"][0]["ports"] = json!([{ "containerPort": 8080, "hostPort": 8080 }]);
+    spec
+}
+
 /// Pods that no scheduler was asked about.
 fn rejected(test: &Test<'_>) -> Vec<Case> {
     let with = |key: &str, value: Value| {
@@ -293,6 +306,7 @@ fn rejected(test: &Test<'_>) -> Vec<Case> {
             with("nodeSelector", json!({ "disk": "none" })),
             &["phase=Failed", "reason=NodeAffinity"],
         ),
+        ("same-port", on_a_port(test), &["phase=Failed", "reason=NodePorts"]),
         (
             "native",
             with("os", json!({ "name": "linux" })),
