@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Client;
 use nodule_image::Images;
 use nodule_volume::MemoryError;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -18,7 +19,7 @@ use crate::host::{Config, Host};
 use crate::layers::Layers;
 use crate::metrics::Metrics;
 use crate::mirror::{self, Mirrors};
-use crate::objects::Objects;
+use crate::objects::{Keeper, Objects};
 use crate::rate::Rate;
 use crate::record;
 use crate::runner::Runner;
@@ -85,6 +86,46 @@ pub(crate) enum Cause {
     Ended(#[from] Ended),
 }
 
+/// What is read of the cluster and written to it beside pods.
+struct Feeds {
+    keeper: Keeper,
+    listed: watch::Sender<Option<Services>>,
+    mirrors: watch::Receiver<Mirrors>,
+}
+
+impl Feeds {
+    /// Starts what does so, and gives back where Events are said.
+    fn start(
+        self,
+        cluster: Option<Client>,
+        config: &Config,
+        rate: &Arc<Rate>,
+        tasks: &mut Tasks,
+    ) -> Events {
+        let Some(client) = cluster else {
+            // There is nobody to list any.
+            self.listed.send_replace(Some(Services::default()));
+            return Events::logged(config.node.clone());
+        };
+        let own = Rate::new(config.events);
+        let (events, poster) = Events::new(client.clone(), config.node.clone(), own);
+        tasks.spawn(POSTER, poster.run());
+        tasks.spawn(OBJECTS, self.keeper.run(client.clone()));
+        tasks.spawn(SERVICES, service::follow(client.clone(), self.listed));
+        tasks.spawn(MIRRORS, mirror::keep(client, Arc::clone(rate), self.mirrors));
+        events
+    }
+}
+
+fn zygote(config: &Config, tasks: &mut Tasks) -> Arc<Zygote> {
+    let folder = config.root.join("pods");
+    let zygote = Arc::new(Zygote::new(config.start, &config.sandbox, folder, &config.run));
+    if config.start == Start::Fork {
+        tasks.spawn(ZYGOTE, Arc::clone(&zygote).watch());
+    }
+    zygote
+}
+
 impl Pods {
     /// The pods of these sources, and the runner that looks after them.
     pub fn new(
@@ -102,27 +143,9 @@ impl Pods {
         let rate = Arc::new(Rate::new(config.requests));
         let (objects, keeper) = Objects::new();
         let (listed, services) = watch::channel(None);
-        let events = match sources.cluster.clone() {
-            Some(client) => {
-                let own = Rate::new(config.events);
-                let (events, poster) = Events::new(client.clone(), config.node.clone(), own);
-                tasks.spawn(POSTER, poster.run());
-                tasks.spawn(OBJECTS, keeper.run(client.clone()));
-                tasks.spawn(SERVICES, service::follow(client.clone(), listed));
-                tasks.spawn(MIRRORS, mirror::keep(client, Arc::clone(&rate), seen.clone()));
-                events
-            }
-            None => {
-                // There is nobody to list any.
-                listed.send_replace(Some(Services::default()));
-                Events::logged(config.node.clone())
-            }
-        };
-        let pods_folder = config.root.join("pods");
-        let zygote = Arc::new(Zygote::new(config.start, &config.sandbox, pods_folder, &config.run));
-        if config.start == Start::Fork {
-            tasks.spawn(ZYGOTE, Arc::clone(&zygote).watch());
-        }
+        let feeds = Feeds { keeper, listed, mirrors: seen.clone() };
+        let events = feeds.start(sources.cluster.clone(), &config, &rate, &mut tasks);
+        let zygote = zygote(&config, &mut tasks);
         let layers_missing = Layers::new(missing);
         let (orders, ordered) = mpsc::unbounded_channel();
         let host = Arc::new(Host {
