@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
-use crate::local::{Place, Places};
+use crate::local::{Form, Place, Places};
 
 /// Looks at and changes the images of this machine.
 ///
@@ -70,19 +70,9 @@ pub(crate) struct Pull {
 
 #[derive(Debug, Args)]
 pub(crate) struct Ls {
-    /// The form of the list.
+    /// The form of the list. An image without a name is called by its digest.
     #[arg(short, long, value_name = "FORM", value_enum, default_value_t = Form::Table)]
     pub(crate) output: Form,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Form {
-    /// For people.
-    Table,
-    /// An array.
-    Json,
-    /// Names alone; digests of images that have none.
-    Name,
 }
 
 #[derive(Debug, Args)]

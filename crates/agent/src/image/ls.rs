@@ -4,9 +4,10 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use nodule_image::{Kind, Stocked};
 
-use super::cli::{Form, Ls};
+use super::cli::Ls;
 use super::message::{Ask, Told};
 use super::store::Store;
+use crate::local::Form;
 use crate::terminal::{age, columns, say, size};
 
 /// Digits of a digest that people compare.

@@ -80,13 +80,14 @@ pub(crate) struct Ps {
     pub(crate) output: Form,
 }
 
+/// The form of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Form {
     /// For people.
     Table,
-    /// A PodList.
+    /// All that is known, for programs; of pods a PodList.
     Json,
-    /// The pods' names alone.
+    /// Names alone.
     Name,
 }
 

@@ -21,7 +21,7 @@ mod pods;
 mod server;
 mod table;
 
-pub(crate) use cli::{COMMANDS, Local, Places};
+pub(crate) use cli::{COMMANDS, Form, Local, Places};
 pub(crate) use commands::main;
 pub(crate) use login::keyring;
 pub(crate) use message::Request;
