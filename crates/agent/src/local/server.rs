@@ -54,7 +54,7 @@ pub(crate) fn listen(path: &Path) -> Result<UnixListener> {
         }
         _ => {}
     }
-    // The folder is this user's alone, so there is no moment in which others could connect.
+    // Whoever connects before the mode is set is looked at by `is_own`.
     let listener = UnixListener::bind(path).with_context(place)?;
     fs::set_permissions(path, Permissions::from_mode(0o600)).with_context(place)?;
     Ok(listener)
