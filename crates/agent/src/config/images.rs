@@ -9,7 +9,7 @@ use nodule_node::quantity;
 use super::kubelet::{Kubelet, Verification};
 use super::nodule::Compile;
 use super::providers::providers;
-use super::{File, Host, program, rates, users};
+use super::{File, Host, pods::users, program, rates};
 use crate::cli::Arguments;
 
 /// Where containerd's files about registries are, unless the configuration says it. It need not be there.
@@ -114,5 +114,98 @@ fn parallel_pulls(kubelet: &Kubelet, default: usize) -> Result<usize> {
         (Some(true), _) => Ok(1),
         (_, Some(pulls)) => Ok(pulls),
         (_, None) => Ok(default),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::testing::{KUBELET, NODULE, settings};
+    use super::*;
+
+    #[test]
+    fn images_are_pulled_side_by_side_unless_told_otherwise() {
+        for (fields, pulls) in [
+            ("", 4),
+            ("serializeImagePulls: true\n", 1),
+            ("maxParallelImagePulls: 9\n", 9),
+            ("serializeImagePulls: false\nmaxParallelImagePulls: 2\n", 2),
+        ] {
+            assert_eq!(
+                settings(&[], &format!("{KUBELET}{fields}")).unwrap().images.parallel_pulls,
+                pulls,
+                "{fields}"
+            );
+        }
+    }
+
+    #[test]
+    fn mirrors_are_where_the_configuration_says() {
+        let hosts = |fields: &str| {
+            settings(&[], &format!("{NODULE}{fields}")).unwrap().images.hosts.unwrap()
+        };
+        assert_eq!(hosts(""), Path::new("/etc/nodule/certs.d"));
+        let theirs = "/etc/containerd/certs.d";
+        assert_eq!(hosts(&format!("registryConfigPath: {theirs}\n")), Path::new(theirs));
+    }
+
+    #[test]
+    fn who_may_use_an_image_that_is_here_is_the_kubelets_to_say() {
+        use nodule_image::Verification;
+        let policy = |fields: &str| {
+            settings(&[], &format!("{KUBELET}{fields}"))
+                .map(|settings| settings.images.verification)
+        };
+        assert_eq!(policy("").unwrap(), Verification::NeverPreloaded);
+        let field = "imagePullCredentialsVerificationPolicy:";
+        assert_eq!(policy(&format!("{field} AlwaysVerify\n")).unwrap(), Verification::Always);
+        let list = "preloadedImagesVerificationAllowlist: [\"r.io/*\"]\n";
+        let allowed = policy(&format!("{field} NeverVerifyAllowlistedImages\n{list}")).unwrap();
+        assert_eq!(allowed, Verification::NeverAllowed(vec!["r.io/*".to_owned()]));
+        assert!(policy(list).is_err() && policy(&format!("{field} Sometimes\n")).is_err());
+    }
+
+    #[test]
+    fn unused_images_are_removed_as_by_the_kubelet() {
+        let collect = |fields: &str| {
+            settings(&[], &format!("{KUBELET}{fields}")).map(|settings| settings.images.collect)
+        };
+        assert_eq!(collect("").unwrap(), nodule_image::Collect::default());
+        let fields = "imageGCHighThresholdPercent: 70\nimageGCLowThresholdPercent: 60\n\
+                      imageMinimumGCAge: 1m\nimageMaximumGCAge: 24h\n";
+        let set = collect(fields).unwrap();
+        assert_eq!((set.high, set.low, set.youngest), (70, 60, Duration::from_mins(1)));
+        assert_eq!(set.oldest, Some(Duration::from_hours(24)));
+        for (fields, word) in [
+            ("imageGCHighThresholdPercent: 101\n", "100 or less"),
+            ("imageGCHighThresholdPercent: 50\n", "is not below"),
+            ("imageMaximumGCAge: 1m\n", "more than imageMinimumGCAge"),
+        ] {
+            let error = format!("{:#}", collect(fields).unwrap_err());
+            assert!(error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn compilations_have_limits_and_a_user_of_their_own() {
+        let compile =
+            |fields: &str| settings(&[], &format!("{NODULE}{fields}")).map(|s| s.images.compile);
+        let limits =
+            compile("compile: {memory: 1Gi, timeout: 90s, output: 1500k, user: 7, parallel: 2}\n");
+        let limits = limits.unwrap();
+        assert_eq!((limits.memory_mib, limits.seconds, limits.output_mib), (1024, 90, 2));
+        assert_eq!((limits.user, limits.parallel), (7, 2));
+        assert_eq!(compile("").unwrap().user, 1_999_999_999);
+        for (wrong, part) in [
+            ("{memory: 1Mi}", "compile.memory\": use 16Mi or more"),
+            ("{output: much}", "compile.output"),
+            ("{user: 0}", "compile.user"),
+            ("{user: 2000000001}", "compile.user\": use a user that is not of `podUsers`"),
+            ("{parallel: 0}", "compile.parallel"),
+        ] {
+            let error = compile(&format!("compile: {wrong}\n")).unwrap_err();
+            assert!(format!("{error:#}").contains(part), "{error:#}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::place::Place;
 use super::server::{Server, listen};
 use crate::collection;
-use crate::config::{File, Settings};
+use crate::config::{Alone, File};
 use crate::host::Host;
 use crate::image::Keeper;
 use crate::lock::Lock;
@@ -29,7 +29,7 @@ pub(crate) async fn run(place: &Place) -> Result<()> {
     let _lock = Lock::take(&place.root)?;
     let file = place.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
     let host = Host::look()?;
-    let settings = Settings::local(&place.root, &place.run, &place.logs(), file, &host)?;
+    let settings = Alone::new(&place.root, &place.run, &place.logs(), file, &host)?;
     telemetry::start(settings.log)?;
     if host.is_root {
         // Without it pods have no cgroups, which is told where they are opened.
