@@ -1,20 +1,16 @@
-//! How a pod ends: its phase moves down, what runs is stopped, what it used is given back.
+//! How a pod ends: its phase moves down, and what runs is stopped.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::task::JoinSet;
-use tracing::{error, info, warn};
+use tracing::info;
 
-use crate::crash;
-use crate::links::Links;
 use crate::order::{all_turns, last_turn};
-use crate::record::{self, Phase, Stop};
-use crate::restart::{FIRST, later};
+use crate::record::{Phase, Stop};
+use crate::restart::later;
 use crate::status;
-use crate::view::log_folder;
 use crate::worker::Worker;
 
 /// The least time between a container's stop notice and its end, however long ago the pod was told to end and whatever grace
@@ -87,71 +83,6 @@ impl Worker {
         }
         for container in last_turn(&self.record.pod, self.live.keys()) {
             self.stop(&container, stop);
-        }
-    }
-
-    /// Gives back what the pod used, and lets go of it once the API server has.
-    pub(crate) async fn clean(&mut self) {
-        if self.is_mounting() {
-            // It says when it is over.
-            return;
-        }
-        let memory = self.host.memory_of(&self.record.pod);
-        let (folder, host, pod) =
-            (self.folder.clone(), Arc::clone(&self.host), Arc::clone(&self.record.pod));
-        let left = move || {
-            host.groups.leave(&pod).map_err(record::Error::Group)?;
-            crash::point();
-            folder.remove_volumes()?;
-            record::remove(&memory)
-        };
-        let removed = tokio::task::spawn_blocking(left).await;
-        if let Ok(Err(error)) = removed {
-            warn!(
-                error = &error as &dyn std::error::Error,
-                "what the pod used is not given back yet"
-            );
-            return self.wake_at(later(Timestamp::now(), FIRST));
-        }
-        // Not on the publisher's word: until the watch has seen the removal, it may still name the pod.
-        if !self.desired.borrow().removed {
-            return;
-        }
-        let (folder, logs) =
-            (self.folder.clone(), self.host.config.logs.join(log_folder(&self.record.pod)));
-        let sockets: Vec<_> = self
-            .record
-            .containers
-            .keys()
-            .filter_map(|name| Some(self.place(name)?.socket))
-            .collect();
-        let (links, pod) = (Links::new(&self.host.config), Arc::clone(&self.record.pod));
-        let removed = tokio::task::spawn_blocking(move || {
-            if let Err(error) = links.forget_pod(&pod) {
-                // A sweep finds what is left.
-                warn!(error = &error as &dyn std::error::Error, "links to logs not removed");
-            }
-            for socket in sockets {
-                // It may be gone since the sandbox ended; a next one of that name would replace it.
-                let _ = std::fs::remove_file(socket);
-            }
-            record::remove(&logs)?;
-            crash::point();
-            folder.remove()
-        });
-        match removed.await {
-            Ok(Ok(())) => {
-                info!("pod is gone");
-                if let Some((users, user)) = self.host.users.as_ref().zip(self.record.user) {
-                    users.give_back(user);
-                }
-                self.record.phase = Phase::Gone;
-            }
-            Ok(Err(error)) => {
-                warn!(error = &error as &dyn std::error::Error, "pod not removed");
-                self.wake_at(later(Timestamp::now(), FIRST));
-            }
-            Err(error) => error!(%error, "pod not removed"),
         }
     }
 }

@@ -19,6 +19,7 @@
 mod admission;
 mod admit;
 mod attend;
+mod clean;
 mod cluster;
 mod condition;
 mod conversation;
