@@ -24,6 +24,7 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
         health,
         images,
         pods,
+        rates,
         shutdown,
         statics,
         log: _,
@@ -47,22 +48,22 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     // What else keeps this node from running pods ends the agent instead: a shutdown is the only problem.
     let (telling, problems) = watch::channel(Vec::new());
     let (shuts, shutting) = watch::channel(false);
-    let connections = nodule_node::Clients { node: clients.client()?, lease: clients.client()? };
+    let (connections, cluster) = clients.connect(rates)?;
     let (measured, shortages) = watch::channel(Vec::new());
     let (told, starved) = watch::channel(Vec::new());
     let seen = nodule_pod::Inputs { node: registration, starved, shutting: shutting.clone() };
     let metrics = Metrics::default();
     let counted = nodule_pod::Metrics::register(&metrics.probes).context("count probes")?;
     let mut supervisor = Supervisor::new();
-    let cluster = Some(clients.client()?);
-    let sources = Sources { cluster, statics: statics.watch(&mut supervisor)?, orders: None };
+    let reviews = cluster.pods.clone();
+    let statics = statics.watch(&mut supervisor)?;
+    let sources = Sources { cluster: Some(cluster), statics, orders: None };
     let (handle, runner) = Pods::new(sources, pods, images.clone(), seen, counted);
     let inputs = Inputs { problems, unconfined: handle.missing_layers(), images: published };
     let outputs = Outputs { registered, starved: measured };
     // The first task that ends ends the agent: to answer at all is to be well.
     let well = Health::new(|| Ok(()));
 
-    let reviews = clients.client()?;
     let checks = well.clone();
     let waiting = Waiting { shuts, shutting, problems: telling, drained: handle.drained() };
     waiting.start(shutdown, &mut supervisor);

@@ -7,6 +7,8 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 
+use crate::{config::Rates, rate::limited};
+
 /// Makes connections to the API server: each client has connections of its own.
 pub(crate) struct Clients {
     config: Config,
@@ -27,8 +29,19 @@ impl Clients {
         Ok(Self { config })
     }
 
-    /// A new client.
-    pub(crate) fn client(&self) -> Result<Client> {
+    /// For the node and for all else. The heartbeat waits for no turn; the others' requests and Events each have a rate.
+    pub(crate) fn connect(
+        &self,
+        rates: Rates,
+    ) -> Result<(nodule_node::Clients, nodule_pod::Clients)> {
+        let pods = limited(self.client()?, rates.requests);
+        let events = limited(self.client()?, rates.events);
+        let (node, lease) = (self.client()?, self.client()?);
+        let node = nodule_node::Clients { node, lease, events: events.clone() };
+        Ok((node, nodule_pod::Clients { pods, events }))
+    }
+
+    fn client(&self) -> Result<Client> {
         Client::try_from(self.config.clone()).context("make a client of the API server")
     }
 }

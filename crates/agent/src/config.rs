@@ -36,6 +36,7 @@ use kubelet::{Format, Mode};
 pub(crate) use local::{Alone, images_of};
 use node::{addresses, name, node};
 use pods::pods;
+pub(crate) use rates::Rates;
 
 /// The kubelet's port, and that of its `/healthz`.
 const PORT: u16 = 10250;
@@ -54,6 +55,8 @@ pub(crate) struct Settings {
     pub(crate) health: Option<SocketAddr>,
     pub(crate) images: nodule_image::Config,
     pub(crate) pods: nodule_pod::Config,
+    /// How often the API server is asked.
+    pub(crate) rates: Rates,
     /// How a shutdown of the machine is waited for, if it is.
     pub(crate) shutdown: Option<nodule_node::Shutdown>,
     pub(crate) statics: Places,
@@ -83,6 +86,7 @@ impl Settings {
             images: images(&arguments, &file, host)?,
             shutdown: shutdown(&pods),
             pods,
+            rates: Rates::new(&file.kubelet),
             statics: Places::new(&file.kubelet, &name),
             log: log(&arguments, &file),
             node: node(&arguments, &file, name, addresses)?,

@@ -23,6 +23,7 @@ mod inventory;
 mod local;
 mod lock;
 mod pressure;
+mod rate;
 mod shutdown;
 mod statics;
 mod supervisor;

@@ -44,12 +44,15 @@ use crate::{reach::Reach, server::Server};
 /// The `kubeletVersion` of the Node: the kubelet whose contract is kept, with build metadata that says who keeps it.
 pub const KUBELET_VERSION: &str = "v1.36.3+nodule";
 
-/// The connections to the API server. Two of them, so that nothing that is stuck on the first delays the Lease.
+/// The connections to the API server, so that nothing that is stuck on one of them delays the Lease. How often each asks is
+/// the client's own matter: one of the first two must not wait for a turn.
 pub struct Clients {
-    /// For the Node, its status and its events.
+    /// For the Node and its status.
     pub node: Client,
     /// For the Lease alone.
     pub lease: Client,
+    /// For the node's Events.
+    pub events: Client,
 }
 
 /// What the Node's status needs of the rest of the agent.
@@ -89,14 +92,14 @@ pub async fn run(
     let config = Arc::new(config);
     let reach = Reach::default();
     let leases = Server::new(clients.lease, config.periods.request, reach.clone());
-    let server = Server::new(clients.node.clone(), config.periods.request, reach);
+    let server = Server::new(clients.node, config.periods.request, reach);
     let (events, queue) = events::queue();
 
     let mut tasks = JoinSet::new();
     tasks.spawn(
         lease::Renewal::new(leases, Arc::clone(&config), outputs.registered.subscribe()).run(),
     );
-    tasks.spawn(events::deliver(clients.node, Arc::clone(&config), queue));
+    tasks.spawn(events::deliver(clients.events, Arc::clone(&config), queue));
     tasks.spawn(report::Report::new(server, config, inputs, outputs, events).run());
     loop {
         if let Some(Err(error)) = tasks.join_next().await {

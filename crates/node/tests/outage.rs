@@ -141,7 +141,8 @@ fn start(server: &Server) -> JoinSet<Infallible> {
     let (_, problems) = watch::channel(Vec::new());
     let (_, unconfined) = watch::channel(std::collections::BTreeSet::new());
     let (_, images) = watch::channel(Vec::new());
-    let clients = Clients { node: server.client(), lease: server.client() };
+    let clients =
+        Clients { node: server.client(), lease: server.client(), events: server.client() };
     let run = nodule_node::run(
         clients,
         config(),

@@ -74,7 +74,7 @@ fn config(periods: Periods) -> Config {
 fn start(peer: &Peer, periods: Periods) -> Agent {
     let (problems, images) = (watch::Sender::new(Vec::new()), watch::Sender::new(Vec::new()));
     let (sender, registered) = watch::channel(None);
-    let clients = Clients { node: peer.client(), lease: peer.client() };
+    let clients = Clients { node: peer.client(), lease: peer.client(), events: peer.client() };
     let (_, unconfined) = watch::channel(std::collections::BTreeSet::new());
     let inputs = Inputs { problems: problems.subscribe(), unconfined, images: images.subscribe() };
     let mut tasks = JoinSet::new();

@@ -125,7 +125,6 @@ impl Worker {
 async fn read(host: &Host, client: kube::Client) -> Option<Arc<Node>> {
     let nodes = Api::<Node>::all(client);
     loop {
-        host.rate.turn().await;
         match nodes.get(&host.config.node).await {
             Ok(node) => return Some(Arc::new(node)),
             Err(error) => {

@@ -22,7 +22,6 @@ pub(crate) async fn keyring(host: &Host, teller: &Teller<'_>) -> Result<Keyring,
     let mut keyring = Keyring::default();
     let secrets = pod.spec.iter().flat_map(|spec| spec.image_pull_secrets.iter().flatten());
     for name in secrets.map(|secret| secret.name.as_str()).filter(|name| !name.is_empty()) {
-        host.rate.turn().await;
         match api.get(name).await {
             Ok(secret) => add(&mut keyring, name, secret, teller)?,
             Err(error) => {
@@ -74,7 +73,6 @@ pub(crate) async fn identity(
     }
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let api: Api<ServiceAccount> = Api::namespaced(client, &namespace);
-    host.rate.turn().await;
     let found = api.get(name).await;
     let found = found.map_err(|error| format!("service account \"{name}\": {}", chain(&error)))?;
     let account = nodule_image::ServiceAccount {
@@ -96,10 +94,7 @@ pub(crate) async fn provide(
 ) -> Vec<String> {
     let token = |audience: String| {
         let (host, pod) = (Arc::clone(host), Arc::clone(pod));
-        async move {
-            host.rate.turn().await;
-            token::fresh(&host, &pod, audience).await
-        }
+        async move { token::fresh(&host, &pod, audience).await }
     };
     let failed = host.images.provide(reference, keyring, identity, token).await;
     failed.iter().map(ToString::to_string).collect()

@@ -16,7 +16,6 @@ use tokio::time::sleep;
 use tracing::{debug, info};
 
 use crate::correlate::{Correlator, Passed};
-use crate::rate::Rate;
 
 /// Events that wait to be posted.
 const QUEUE: usize = 4096;
@@ -95,11 +94,11 @@ pub(crate) struct Events {
 
 impl Events {
     /// The sayer, and the poster to run beside it.
-    pub(crate) fn new(client: kube::Client, node: String, rate: Rate) -> (Self, Poster) {
+    pub(crate) fn new(client: kube::Client, node: String) -> (Self, Poster) {
         let (queue, said) = mpsc::channel(QUEUE);
         let correlator = Correlator::default();
         let events = Self { queue: Some(queue), node: node.clone() };
-        (events, Poster { client, node, said, rate, correlator, known: Known::default() })
+        (events, Poster { client, node, said, correlator, known: Known::default() })
     }
 
     /// For a node without an API server.
@@ -157,7 +156,6 @@ pub(crate) struct Poster {
     client: kube::Client,
     node: String,
     said: mpsc::Receiver<(Said, Timestamp)>,
-    rate: Rate,
     correlator: Correlator,
     known: Known,
 }
@@ -174,7 +172,6 @@ impl Poster {
     pub(crate) async fn run(mut self) {
         while let Some((said, at)) = self.said.recv().await {
             let Some(passed) = self.correlator.pass(said, at) else { continue };
-            self.rate.turn().await;
             for _ in 0..TRIES {
                 match self.post(&passed, at).await {
                     // The API server may be away: what it refuses is not worth another try.

@@ -21,11 +21,14 @@ use crate::metrics::Metrics;
 use crate::mirror::Mirrors;
 use crate::network::Network;
 use crate::objects::Objects;
-use crate::rate::{Limit, Rate};
 use crate::service::Services;
 use crate::shutdown::ShutdownGroup;
 use crate::user::Users;
 use crate::zygote::{Start, Zygote};
+
+/// How long a request for a volume may take: as long as the API server itself works on one (`--request-timeout`). The wait for
+/// the request's turn counts, and a node that begins with all its pods has hundreds that wait.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the pods of a node need to know. The binary fills it in once.
 #[derive(Debug, Clone)]
@@ -68,10 +71,6 @@ pub struct Config {
     pub shutdown: Vec<ShutdownGroup>,
     /// How often a pod is looked at again when nothing happens (`syncFrequency`).
     pub sync: Duration,
-    /// How often the API server is asked: statuses, secrets, mirror pods (`kubeAPIQPS`, `kubeAPIBurst`).
-    pub requests: Limit,
-    /// How often it is told Events (`eventRecordQPS`, `eventBurst`).
-    pub events: Limit,
     /// The longest wait before a container runs again (`crashLoopBackOff.maxContainerRestartPeriod`).
     pub longest_backoff: Duration,
 }
@@ -97,8 +96,6 @@ pub(crate) struct Host {
     pub(crate) images: Images,
     pub(crate) events: Events,
     pub(crate) metrics: Metrics,
-    /// How often all pods together may ask the API server.
-    pub(crate) rate: Arc<Rate>,
     /// The mirrors of static pods.
     pub(crate) mirrors: watch::Receiver<Mirrors>,
     /// The ConfigMaps and Secrets that pods refer to.

@@ -12,8 +12,6 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use crate::rate::Rate;
-
 /// The kubelet's `ConfigMirrorAnnotationKey`: the hash of the pod that is mirrored.
 const ANNOTATION: &str = "kubernetes.io/config.mirror";
 /// Waits between two tries, doubling.
@@ -122,17 +120,12 @@ fn mirror(pod: &Pod, node: &Node) -> Pod {
 }
 
 /// Keeps the mirrors like the static pods. Never ends.
-pub(crate) async fn keep(
-    client: kube::Client,
-    rate: Arc<Rate>,
-    mut mirrors: watch::Receiver<Mirrors>,
-) {
+pub(crate) async fn keep(client: kube::Client, mut mirrors: watch::Receiver<Mirrors>) {
     let mut wait = FIRST_WAIT;
     loop {
         let plan = mirrors.borrow_and_update().plan();
         let mut failed = false;
         for action in plan {
-            rate.turn().await;
             failed |= !act(&client, action).await;
         }
         if failed {

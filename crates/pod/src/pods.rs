@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::Client;
 use nodule_image::Images;
 use nodule_volume::MemoryError;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -20,12 +19,11 @@ use crate::layers::Layers;
 use crate::metrics::Metrics;
 use crate::mirror::{self, Mirrors};
 use crate::objects::{Keeper, Objects};
-use crate::rate::Rate;
 use crate::record;
 use crate::runner::Runner;
 use crate::service::{self, Services};
 use crate::shutdown;
-use crate::source::Sources;
+use crate::source::{Clients, Sources};
 use crate::tasks::{Ended, Tasks};
 use crate::user::Users;
 use crate::view::{Instance, Log, LogError, View};
@@ -95,24 +93,17 @@ struct Feeds {
 
 impl Feeds {
     /// Starts what does so, and gives back where Events are said.
-    fn start(
-        self,
-        cluster: Option<Client>,
-        config: &Config,
-        rate: &Arc<Rate>,
-        tasks: &mut Tasks,
-    ) -> Events {
-        let Some(client) = cluster else {
+    fn start(self, cluster: Option<Clients>, config: &Config, tasks: &mut Tasks) -> Events {
+        let Some(Clients { pods: client, events }) = cluster else {
             // There is nobody to list any.
             self.listed.send_replace(Some(Services::default()));
             return Events::logged(config.node.clone());
         };
-        let own = Rate::new(config.events);
-        let (events, poster) = Events::new(client.clone(), config.node.clone(), own);
+        let (events, poster) = Events::new(events, config.node.clone());
         tasks.spawn(POSTER, poster.run());
         tasks.spawn(OBJECTS, self.keeper.run(client.clone()));
         tasks.spawn(SERVICES, service::follow(client.clone(), self.listed));
-        tasks.spawn(MIRRORS, mirror::keep(client, Arc::clone(rate), self.mirrors));
+        tasks.spawn(MIRRORS, mirror::keep(client, self.mirrors));
         events
     }
 }
@@ -140,11 +131,10 @@ impl Pods {
         let pods = Self { views: Views::default(), layers, drained: is_drained };
         let (mirrors, seen) = watch::channel(Mirrors::default());
         let mut tasks = Tasks::default();
-        let rate = Arc::new(Rate::new(config.requests));
         let (objects, keeper) = Objects::new();
         let (listed, services) = watch::channel(None);
         let feeds = Feeds { keeper, listed, mirrors: seen.clone() };
-        let events = feeds.start(sources.cluster.clone(), &config, &rate, &mut tasks);
+        let events = feeds.start(sources.cluster.clone(), &config, &mut tasks);
         let zygote = zygote(&config, &mut tasks);
         let layers_missing = Layers::new(missing);
         let (orders, ordered) = mpsc::unbounded_channel();
@@ -158,13 +148,12 @@ impl Pods {
             layers: layers_missing,
             users: config.users.clone().map(Users::new),
             config,
-            client: sources.cluster.clone(),
+            client: sources.cluster.as_ref().map(|cluster| cluster.pods.clone()),
             images,
             events,
             metrics,
             objects,
             services,
-            rate,
             mirrors: seen,
             memory: OnceLock::new(),
             slots: Arc::new(Semaphore::new(SLOTS)),

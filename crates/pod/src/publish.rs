@@ -16,7 +16,6 @@ use tracing::{debug, warn};
 
 use crate::condition::PASSING;
 use crate::crash;
-use crate::rate::Rate;
 use crate::sink::{Sink, Target};
 
 /// Waits between tries while the API server is away or refuses: jittered, doubling to the longest.
@@ -48,8 +47,6 @@ pub(crate) struct Publisher {
     pub(crate) sink: Sink,
     /// Requests that all pods together may have under way.
     pub(crate) slots: Arc<Semaphore>,
-    /// How often all pods together may ask.
-    pub(crate) rate: Arc<Rate>,
     pub(crate) wanted: watch::Receiver<Wanted>,
     pub(crate) known: watch::Sender<Known>,
     /// The UID of the object that `known` speaks of.
@@ -96,13 +93,11 @@ impl Publisher {
         let Ok(_slot) = Arc::clone(&self.slots).acquire_owned().await else { return Ok(()) };
         let news = wanted.status.as_ref().filter(|status| self.is_news(status, wanted, &target));
         if let Some(status) = news {
-            self.rate.turn().await;
             crash::point();
             self.patch(&target, status).await?;
             crash::point();
         }
         if wanted.delete && self.sink.is_the_pod() && !self.known.borrow().gone {
-            self.rate.turn().await;
             crash::point();
             self.delete(&target).await?;
             crash::point();

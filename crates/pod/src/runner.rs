@@ -68,7 +68,11 @@ impl Runner {
         let configured: Vec<_> = sources.statics.iter().map(|place| place.source).collect();
         let gone = STATICS.into_iter().filter(|source| !configured.contains(source));
         Self {
-            cluster: Listener::new(sources.cluster, host.node.clone(), host.config.node.clone()),
+            cluster: Listener::new(
+                host.client.clone(),
+                host.node.clone(),
+                host.config.node.clone(),
+            ),
             news: source::news(sources.statics, sources.orders),
             sets: gone.map(|source| (source, Set::default())).collect(),
             host,

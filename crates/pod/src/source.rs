@@ -14,12 +14,22 @@ const ANNOTATION: &str = "kubernetes.io/config.source";
 /// What a node has its pods from.
 #[derive(Default)]
 pub struct Sources {
-    /// The API server, by a client for pods and their Events; none for a node that stands alone.
-    pub cluster: Option<kube::Client>,
+    /// The API server; none for a node that stands alone.
+    pub cluster: Option<Clients>,
     /// The places of static pods.
     pub statics: Vec<Static>,
     /// Pods that are run and ended by hand.
     pub orders: Option<mpsc::Receiver<Order>>,
+}
+
+/// The API server. How often each of the two may ask it is the client's own matter, and whoever has one waits for nothing
+/// but its answers.
+#[derive(Clone)]
+pub struct Clients {
+    /// For pods and what they refer to.
+    pub pods: kube::Client,
+    /// For their Events.
+    pub events: kube::Client,
 }
 
 /// A place of static pods.

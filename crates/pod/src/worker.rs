@@ -139,7 +139,6 @@ impl Worker {
         let (sender, known) = watch::channel(Known::default());
         let publisher = Publisher {
             sink: Sink::of(&host, &record.pod),
-            rate: Arc::clone(&host.rate),
             told: String::new(),
             slots: Arc::clone(&host.slots),
             wanted: receiver,

@@ -13,7 +13,7 @@ use nodule_pod::{Cgroups, Config};
 
 use super::kubelet::Kubelet;
 use super::nodule::{PodUsers, SandboxStart};
-use super::{File, Host, first, network, node::reserved, program, rates, shutdown};
+use super::{File, Host, first, network, node::reserved, program, shutdown};
 use crate::cli::Arguments;
 
 /// The kubelet's `containerLogMaxSize` and `containerLogMaxFiles`.
@@ -71,8 +71,6 @@ pub(super) fn pods(
         log_max_files: files,
         shutdown: shutdown::groups(kubelet)?,
         sync: kubelet.sync_frequency.or(SYNC),
-        requests: rates::requests(kubelet),
-        events: rates::events(kubelet),
         longest_backoff: kubelet
             .crash_loop_back_off
             .max_container_restart_period

@@ -1,12 +1,27 @@
 //! How often the API server is asked, under the kubelet's names and with its defaults.
 
 use nodule_image::PullRate;
-use nodule_pod::Limit;
 
 use super::kubelet::Kubelet;
+use crate::rate::Limit;
+
+/// How often the API server is asked by whom. The node's heartbeat has no limit, as the kubelet's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rates {
+    /// For pods, what they refer to, and who may ask the agent itself.
+    pub(crate) requests: Limit,
+    /// For Events.
+    pub(crate) events: Limit,
+}
+
+impl Rates {
+    pub(super) fn new(kubelet: &Kubelet) -> Self {
+        Self { requests: requests(kubelet), events: events(kubelet) }
+    }
+}
 
 /// `kubeAPIQPS` and `kubeAPIBurst`. 0 means the default, less than 0 no limit.
-pub(super) fn requests(kubelet: &Kubelet) -> Limit {
+fn requests(kubelet: &Kubelet) -> Limit {
     let default = Limit::default();
     let qps = match kubelet.kube_api_qps {
         None | Some(0) => default.qps,
@@ -17,7 +32,7 @@ pub(super) fn requests(kubelet: &Kubelet) -> Limit {
 }
 
 /// `eventRecordQPS` and `eventBurst`. Here 0 means no limit.
-pub(super) fn events(kubelet: &Kubelet) -> Limit {
+fn events(kubelet: &Kubelet) -> Limit {
     let default = Limit::default();
     let qps = match kubelet.event_record_qps {
         None => default.qps,

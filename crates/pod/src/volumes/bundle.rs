@@ -10,11 +10,9 @@ use kube::api::{Api, ListParams};
 use kube::core::Selector;
 use tokio::time::timeout;
 
-use crate::host::Host;
+use crate::host::{Host, PATIENCE};
 use crate::restart::later;
 
-/// How long the API server may think about one.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How often they are read again: no later than the kubelet looks at a pod.
 const AGAIN: Duration = Duration::from_secs(60);
 

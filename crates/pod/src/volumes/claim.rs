@@ -1,7 +1,6 @@
 //! PersistentVolumeClaims: which folder of this node a claim is bound to.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
     PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod, Volume,
@@ -10,11 +9,8 @@ use kube::api::Api;
 use nodule_volume::Source;
 use tokio::time::timeout;
 
-use crate::host::Host;
+use crate::host::{Host, PATIENCE};
 use crate::pull::chain;
-
-/// How long the API server may think about one.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why there is no volume.
 #[derive(Debug, PartialEq, Eq)]

@@ -14,13 +14,11 @@ use kube::api::{Api, PostParams};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-use crate::host::Host;
+use crate::host::{Host, PATIENCE};
 use crate::pull::chain;
 
 /// The API server's own default (`expirationSeconds`).
 const SECONDS: i64 = 3600;
-/// How long the API server may think about one.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// A token is renewed when it is so old, whatever its life (the kubelet's `token_manager.go`).
 const OLDEST: SignedDuration = SignedDuration::from_hours(24);
 /// Up to so much earlier, so that not all pods ask at once (there too, `maxJitter`).

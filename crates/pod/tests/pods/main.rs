@@ -40,7 +40,7 @@ use axum::http::Method;
 use k8s_openapi::api::core::v1::Node;
 use nodule_image::Images;
 use nodule_pod::{
-    Cgroups, Config, Inputs, Instance, Limit, Metrics, Pods, ShutdownGroup, Sources, Starved,
+    Cgroups, Clients, Config, Inputs, Instance, Metrics, Pods, ShutdownGroup, Sources, Starved,
     Static,
 };
 use prometheus::Registry;
@@ -141,8 +141,6 @@ impl Agent {
                 .into(),
             sync: Duration::from_secs(60),
             longest_backoff: Duration::from_secs(300),
-            requests: Limit::default(),
-            events: Limit::default(),
         };
         change(&mut config);
         let (registered, node) = watch::channel(None);
@@ -151,7 +149,8 @@ impl Agent {
         let inputs = Inputs { node, starved: short, shutting: is_shutting };
         let probes = Registry::new();
         let metrics = Metrics::register(&probes).unwrap();
-        let sources = Sources { cluster: Some(api.client()), statics, orders: None };
+        let clients = Clients { pods: api.client(), events: api.client() };
+        let sources = Sources { cluster: Some(clients), statics, orders: None };
         let (pods, runner) = Pods::new(sources, config, images.clone(), inputs, metrics);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
