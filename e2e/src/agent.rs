@@ -28,6 +28,8 @@ const END: Duration = Duration::from_secs(30);
 pub struct Options {
     /// The most pods of the node.
     pub max_pods: u32,
+    /// More lines of KubeletConfiguration.
+    pub kubelet: String,
     /// More lines of NoduleConfiguration.
     pub configuration: String,
     /// No other test runs beside it: it measures, or it takes the whole machine.
@@ -36,7 +38,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_pods: 110, configuration: String::new(), alone: false }
+        Self { max_pods: 110, kubelet: String::new(), configuration: String::new(), alone: false }
     }
 }
 
@@ -62,6 +64,7 @@ impl Agent {
             server: &cluster.server()?,
             credentials: &credentials,
             plain_http: &plain_http,
+            kubelet: &options.kubelet,
             configuration: &options.configuration,
             max_pods: options.max_pods,
         };

@@ -8,6 +8,7 @@ use kube::Client;
 use kube::config::Kubeconfig;
 use tokio::sync::OnceCell;
 
+use crate::audit::{self, Request};
 use crate::binaries::Binaries;
 use crate::control::{self, Lifeline};
 use crate::credentials::Credentials;
@@ -111,6 +112,11 @@ impl Cluster {
     pub fn log(&self, program: &str) -> Result<String> {
         let path = self.layout.log(program);
         fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+    }
+
+    /// What a node has asked our own API server for, by what that wrote down.
+    pub fn asked(&self, node: &str) -> Result<Vec<Request>> {
+        audit::of(&self.log(audit::LOG)?, node)
     }
 
     /// kubectl with the administrator's rights.

@@ -144,6 +144,7 @@ impl Demo {
                 server: &server,
                 credentials: &credentials,
                 plain_http: &plain_http,
+                kubelet: "",
                 configuration: "",
                 max_pods: 250,
             };

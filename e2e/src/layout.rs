@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::audit;
 use crate::pki::{Authority, Pair, Subject, service_account_keys, write_private};
 use crate::process::Process;
 use crate::{kubeconfig, ports};
@@ -126,6 +127,7 @@ impl Layout {
         if wanted.cluster {
             self.certify(ports)?;
         }
+        write_private(&self.pki("audit.yaml"), audit::POLICY)?;
         self.configure_registry("registry", ports.registry, "")?;
         self.configure_registry(
             "private-registry",

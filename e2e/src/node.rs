@@ -22,7 +22,9 @@ pub struct Plan<'a> {
     pub credentials: &'a Credentials,
     /// Registries that speak plain HTTP.
     pub plain_http: &'a [String],
-    /// More lines for its configuration (NoduleConfiguration).
+    /// More lines for its configuration (KubeletConfiguration).
+    pub kubelet: &'a str,
+    /// The same (NoduleConfiguration).
     pub configuration: &'a str,
     /// The most pods that it takes.
     pub max_pods: u32,
@@ -101,13 +103,14 @@ evictionHard:
   memory.available: 100Mi
   nodefs.available: 1Gi
   imagefs.available: 1Gi
----
+{}---
 apiVersion: nodule.dev/v1alpha1
 kind: NoduleConfiguration
 plainHTTPRegistries:
 {registries}{}",
         plan.max_pods,
         manifests.display(),
+        plan.kubelet,
         plan.configuration
     )
 }

@@ -10,6 +10,7 @@ use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
 use tokio::process::{Child, Command};
 use tokio::time::{interval, timeout};
 
+use crate::audit;
 use crate::binaries::Binaries;
 use crate::layout::{Layout, Ports, Wanted, api_server};
 
@@ -143,6 +144,8 @@ fn kube_apiserver(layout: &Layout, ports: Ports) -> Vec<String> {
         "--requestheader-extra-headers-prefix=X-Remote-Extra-".to_owned(),
         format!("--proxy-client-cert-file={}", pki("front-proxy.crt")),
         format!("--proxy-client-key-file={}", pki("front-proxy.key")),
+        format!("--audit-policy-file={}", pki("audit.yaml")),
+        format!("--audit-log-path={}", path(&layout.log(audit::LOG))),
     ]
 }
 
