@@ -57,6 +57,10 @@ impl Worker {
         let claim = Claim::of(&self.record.pod);
         match self.host.ledger.take(self.uid(), &claim, node) {
             Room::Given => {}
+            Room::Soon => {
+                self.wake_at(later(Timestamp::now(), PERIOD));
+                return false;
+            }
             Room::After(victims) => {
                 self.preempt(victims);
                 return false;

@@ -221,6 +221,7 @@ impl Runner {
         Origin::Cluster.mark(&mut pod);
         let pod = Arc::new(pod);
         if !self.desired.contains_key(&uid) {
+            self.succeed(&pod);
             self.take_on(Arc::clone(&pod));
         }
         if let Some(desired) = self.desired.get(&uid) {
@@ -241,8 +242,24 @@ impl Runner {
         self.begin(folder, record);
     }
 
+    /// A name is one pod's at a time: of whatever else had it here the API server has nothing more, though a list may say so
+    /// only when it ends.
+    fn succeed(&mut self, pod: &Pod) {
+        let name = mirror::name(pod);
+        let earlier = self.desired.iter().filter(|(_, desired)| {
+            let other = &desired.borrow().pod;
+            other.metadata.name == pod.metadata.name
+                && mirror::name(other) == name
+                && Origin::of(other) == Origin::Cluster
+        });
+        let earlier: Vec<String> = earlier.map(|(uid, _)| uid.clone()).collect();
+        earlier.iter().for_each(|uid| self.remove(uid));
+    }
+
     pub(crate) fn remove(&mut self, uid: &str) {
         if let Some(desired) = self.desired.get(uid) {
+            // Before its successor can ask for room.
+            self.host.ledger.leave(uid);
             desired.send_modify(|desired| desired.removed = true);
         }
     }

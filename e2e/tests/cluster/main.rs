@@ -23,6 +23,7 @@ mod packagings;
 mod pod;
 mod probe;
 mod reasons;
+mod recreated;
 mod resize;
 mod restart;
 mod scale;

@@ -1,7 +1,7 @@
 //! What the pods of this node have been promised.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::Node;
@@ -22,6 +22,8 @@ pub(crate) struct Ledger {
 #[derive(Debug, Default)]
 struct Book {
     claims: BTreeMap<String, Claim>,
+    /// Those of pods that are removed and have not ended yet.
+    leaving: BTreeSet<String>,
     /// What pods among these would have instead, and there was no room for.
     growing: BTreeMap<String, Claim>,
 }
@@ -44,6 +46,8 @@ pub(crate) enum Room {
     Given,
     /// There will be, when these pods have ended.
     After(Vec<String>),
+    /// There will be, when pods have ended that are removed already.
+    Soon,
     /// There is none.
     None(Failure),
 }
@@ -52,24 +56,25 @@ impl Ledger {
     /// Asks for room. A pod that is promised some once others have ended holds it from now on: what becomes free goes to no
     /// third one. May be asked again.
     pub(crate) fn take(&self, uid: &str, claim: &Claim, node: &Node) -> Room {
-        let claims = &mut self.lock().claims;
-        let others: BTreeMap<&String, &Claim> =
-            claims.iter().filter(|(other, _)| *other != uid).collect();
-        let short = shortage(claim, &others.values().copied().collect::<Vec<_>>(), node);
-        let busy = others.values().any(|other| collides(claim, other));
-        let room = match short.first() {
-            None if busy => Room::None(port_taken()),
-            None => Room::Given,
-            Some(first) => {
-                let missing = short.iter().map(|short| (short.name.clone(), short.missing()));
-                let victims = preempt::victims(claim, &others, &missing.collect());
-                victims.filter(|_| !busy).map_or_else(|| Room::None(first.failure()), Room::After)
-            }
-        };
+        let mut book = self.lock();
+        let others = book.others(uid);
+        let mut stay = others.clone();
+        stay.retain(|other, _| !book.leaving.contains(*other));
+        let now = room(claim, &others, node);
+        let leave = now != Room::Given && stay.len() < others.len();
+        let room = if leave && room(claim, &stay, node) == Room::Given { Room::Soon } else { now };
         if !matches!(room, Room::None(_)) {
-            claims.insert(uid.to_owned(), claim.clone());
+            book.claims.insert(uid.to_owned(), claim.clone());
         }
         room
+    }
+
+    /// The API server has the pod no more, and its scheduler has given away what the pod had; but it has not ended.
+    pub(crate) fn leave(&self, uid: &str) {
+        let mut book = self.lock();
+        if book.claims.contains_key(uid) {
+            book.leaving.insert(uid.to_owned());
+        }
     }
 
     /// Notes the claim of a pod that an earlier agent took on.
@@ -126,6 +131,7 @@ impl Ledger {
     pub(crate) fn release(&self, uid: &str) {
         let mut book = self.lock();
         book.growing.remove(uid);
+        book.leaving.remove(uid);
         if book.claims.remove(uid).is_some() {
             self.freed.send_replace(());
         }
@@ -137,12 +143,32 @@ impl Ledger {
 }
 
 impl Book {
+    /// What all but one pod have.
+    fn others(&self, uid: &str) -> BTreeMap<&String, &Claim> {
+        self.claims.iter().filter(|(other, _)| *other != uid).collect()
+    }
+
     /// Who comes first where there is not enough for all.
     fn by_rank(&self) -> Vec<(String, Claim)> {
         let mut all: Vec<_> =
             self.growing.iter().map(|(uid, claim)| (uid.clone(), claim.clone())).collect();
         all.sort_by_key(|(_, claim)| (Reverse(claim.priority), claim.qos));
         all
+    }
+}
+
+/// Whether there is room beside these others.
+fn room(claim: &Claim, others: &BTreeMap<&String, &Claim>, node: &Node) -> Room {
+    let short = shortage(claim, &others.values().copied().collect::<Vec<_>>(), node);
+    let busy = others.values().any(|other| collides(claim, other));
+    match short.first() {
+        None if busy => Room::None(port_taken()),
+        None => Room::Given,
+        Some(first) => {
+            let missing = short.iter().map(|short| (short.name.clone(), short.missing()));
+            let victims = preempt::victims(claim, others, &missing.collect());
+            victims.filter(|_| !busy).map_or_else(|| Room::None(first.failure()), Room::After)
+        }
     }
 }
 
@@ -255,6 +281,7 @@ mod tests {
         match room {
             Room::Given => "given".to_owned(),
             Room::After(uids) => format!("after {}", uids.join(" ")),
+            Room::Soon => "soon".to_owned(),
             Room::None(failure) => failure.reason.clone(),
         }
     }
@@ -338,6 +365,27 @@ mod tests {
         assert_eq!(ledger.grow("a", &cpus(1300, 0), &node()), Growth::Given);
         ledger.withdraw("a");
         assert!(!freed.has_changed().unwrap());
+    }
+
+    #[test]
+    fn what_a_removed_pod_still_has_is_waited_for_and_kept_for_who_waits() {
+        let ledger = Ledger::default();
+        let port = |number: i32| Claim {
+            ports: [("TCP".to_owned(), "0.0.0.0".to_owned(), number)].into(),
+            ..claim(&[("pods", 1), ("cpu", 1200)], 0, false)
+        };
+        let asked = |uid: &str, number: i32| reason(&ledger.take(uid, &port(number), &node()));
+        assert_eq!(asked("old", 80), "given");
+        assert_eq!(asked("new", 80), "OutOfcpu", "it has not been removed");
+        ledger.leave("old");
+        ledger.leave("unknown");
+        assert_eq!(asked("new", 80), "soon");
+        assert_eq!(asked("third", 80), "OutOfcpu", "what is freed is for the one that waits");
+        ledger.release("old");
+        assert_eq!(asked("new", 80), "given");
+        assert_eq!(asked("third", 81), "OutOfcpu");
+        ledger.release("new");
+        assert_eq!(asked("third", 81), "given");
     }
 
     #[test]
