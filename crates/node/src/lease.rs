@@ -21,6 +21,9 @@ const TRIES: u32 = 5;
 /// Renewals come up to this share later than their period, so that the nodes of a cluster spread out.
 const JITTER: f64 = 0.04;
 
+/// The least between the times of two renewals: what is told is cut to microseconds.
+const STEP: Duration = Duration::from_millis(1);
+
 /// The task that keeps the node's Lease fresh: with no more than that, a node whose status cannot be written keeps its
 /// pods. It shares neither connection nor state with the other tasks.
 pub(crate) struct Renewal {
@@ -113,9 +116,16 @@ impl Renewal {
         let spec = lease.spec.get_or_insert_default();
         spec.holder_identity = Some(name.clone());
         spec.lease_duration_seconds = i32::try_from(self.config.periods.lease.as_secs()).ok();
-        spec.renew_time = Some(MicroTime(Timestamp::now()));
+        spec.renew_time = Some(MicroTime(after(spec.renew_time.as_ref(), Timestamp::now())));
         lease
     }
+}
+
+/// The time of a renewal: now, but later than the one before in any case. The cluster hears of a renewal by its later time alone
+/// (`tryUpdateNodeHealth` of the node controller), and would lose a node whose clock was set back.
+fn after(last: Option<&MicroTime>, now: Timestamp) -> Timestamp {
+    let next = last.and_then(|last| last.0.checked_add(STEP).ok());
+    next.map_or(now, |next| next.max(now))
 }
 
 /// So that the Lease goes when the Node does.
@@ -127,4 +137,23 @@ fn owner(node: &Node) -> Option<OwnerReference> {
         uid: node.metadata.uid.clone()?,
         ..OwnerReference::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_renewal_is_later_than_the_one_before_though_the_clock_was_set_back() {
+        let at = |millisecond| Timestamp::from_millisecond(millisecond).unwrap();
+        for (last, now, wanted) in [
+            (None, 5_000, 5_000),
+            (Some(5_000), 15_000, 15_000),
+            (Some(15_000), 15_000, 15_001),
+            (Some(3_600_000), 25_000, 3_600_001),
+        ] {
+            let last = last.map(|last| MicroTime(at(last)));
+            assert_eq!(after(last.as_ref(), at(now)), at(wanted), "{last:?} {now}");
+        }
+    }
 }
