@@ -81,6 +81,8 @@ impl Correlator {
     fn may_speak(&mut self, said: &Said, at: Timestamp) -> bool {
         let fresh = || Spoken { left: BURST, since: at };
         let spoken = self.spoken.entry(said.object.uid.clone()).or_insert_with(fresh);
+        // A clock that was set back earns nothing, and loses nothing that was to come.
+        spoken.since = spoken.since.min(at);
         let earned = at.duration_since(spoken.since).as_secs() / REFILL.as_secs();
         if let Some(earned) = u32::try_from(earned).ok().filter(|earned| *earned > 0) {
             spoken.left = spoken.left.saturating_add(earned).min(BURST);
@@ -149,5 +151,8 @@ mod tests {
         assert!(correlator.pass(said("a", "again"), at(299)).is_none());
         assert!(correlator.pass(said("a", "again"), at(300)).is_some());
         assert!(correlator.pass(said("a", "again"), at(301)).is_none());
+        // The clock is set back.
+        assert!(correlator.pass(said("a", "again"), at(100)).is_none());
+        assert!(correlator.pass(said("a", "again"), at(400)).is_some());
     }
 }

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
+use crate::clock::moved;
 use crate::events::Kind;
 use crate::record::Phase;
 use crate::restart::later;
@@ -131,7 +132,7 @@ impl Worker {
         if self.record.phase != Phase::Syncing || self.is_to_end() {
             return;
         }
-        match deadline(&self.record.pod, self.record.start_time) {
+        match deadline(&self.record.pod, moved(self.record.start_time, self.record.set)) {
             Some(due) if due <= Timestamp::now() => self.fail(Failure::deadline(), Kind::Normal),
             Some(due) => self.wake_at(due),
             None => {}

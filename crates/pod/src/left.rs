@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use nodule_sandbox_proto::{CONTAINER, State, User};
@@ -127,6 +127,7 @@ impl Begun {
             resources: None,
             started: None,
             end: None,
+            set: SignedDuration::ZERO,
         }
     }
 }

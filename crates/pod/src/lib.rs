@@ -20,6 +20,7 @@ mod admission;
 mod admit;
 mod attend;
 mod clean;
+mod clock;
 mod cluster;
 mod condition;
 mod conversation;

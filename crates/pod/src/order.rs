@@ -136,6 +136,7 @@ mod tests {
             resources: None,
             started: started.then_some(now),
             end,
+            set: jiff::SignedDuration::ZERO,
         };
         History { run: Some(run), ..History::default() }
     }

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use nodule_image::{CompileError, Compiled, Image, Images, Keyring, Program, Purpose, Reference};
 
+use crate::clock::moved;
 use crate::credentials;
 use crate::events::{Events, Kind};
 use crate::host::Host;
@@ -110,6 +111,15 @@ impl<R> Pulls<R> {
                 }
             }
             Some(Pull::Failed { .. }) | None => Need::Fetch,
+        }
+    }
+
+    /// The clock was set.
+    pub(crate) fn move_by(&mut self, by: SignedDuration) {
+        for pull in self.known.values_mut() {
+            if let Pull::Failed { since, .. } = pull {
+                *since = moved(*since, by);
+            }
         }
     }
 

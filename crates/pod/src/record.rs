@@ -10,13 +10,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{
     ContainerStateTerminated, ContainerStatus, Pod, PodStatus, ResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Clock;
 use crate::crash;
 use crate::failure::Failure;
 use crate::probe::health::Health;
@@ -51,6 +52,12 @@ pub(crate) struct Record {
     pub(crate) phase: Phase,
     /// `status.startTime`: when this node first saw the pod.
     pub(crate) start_time: Timestamp,
+    /// How the clock was set when these times were counted from; records of before have no word of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) clock: Option<Clock>,
+    /// By how much it was set since `start_time`.
+    #[serde(default, skip_serializing_if = "SignedDuration::is_zero")]
+    pub(crate) set: SignedDuration,
     /// Set when the pod is first told to end; its grace only shrinks.
     pub(crate) stop: Option<Stop>,
     /// Why this node itself ends the pod. Set once, before the pod is told to end; records of before have none.
@@ -118,6 +125,9 @@ pub(crate) struct Run {
     pub(crate) resources: Option<ResourceRequirements>,
     pub(crate) started: Option<Timestamp>,
     pub(crate) end: Option<ContainerStateTerminated>,
+    /// By how much the clock was set since it ended; or, while it has not, since it started.
+    #[serde(default, skip_serializing_if = "SignedDuration::is_zero")]
+    pub(crate) set: SignedDuration,
 }
 
 impl Record {
@@ -130,6 +140,8 @@ impl Record {
             version: VERSION,
             phase: if ended { Phase::Terminated } else { Phase::Syncing },
             start_time: status.start_time.as_ref().map_or(now, |time| time.0),
+            clock: None,
+            set: SignedDuration::ZERO,
             stop: None,
             failure: None,
             user: None,
@@ -212,6 +224,7 @@ fn history(status: &ContainerStatus, now: Timestamp) -> Option<History> {
         resources: None,
         started: end.started_at.as_ref().map(|time| time.0),
         end: Some(end),
+        set: SignedDuration::ZERO,
     };
     Some(History { run: Some(run), last, ..History::default() })
 }

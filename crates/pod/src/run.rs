@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated};
 
+use crate::clock::moved;
 use crate::ephemeral;
 use crate::order::{Role, find};
 use crate::probe::health::Health;
@@ -43,6 +44,7 @@ impl Record {
         else {
             return Due::First(known);
         };
+        let set = history.run.as_ref().map_or(SignedDuration::ZERO, |run| run.set);
         let Some(spec) = self.pod.spec.as_ref() else { return Due::Never };
         let code = history.verdict(end.exit_code);
         let again = match role {
@@ -53,7 +55,7 @@ impl Record {
         if !again {
             return Due::Never;
         }
-        let finished = end.finished_at.as_ref().map_or(now, |time| time.0);
+        let finished = end.finished_at.as_ref().map_or(now, |time| moved(time.0, set));
         Due::Again(finished, next(known, finished, now, longest))
     }
 
@@ -85,6 +87,7 @@ impl Record {
             resources: Some(resize::resources(container)),
             started: None,
             end: None,
+            set: SignedDuration::ZERO,
         });
         Some(attempt)
     }
@@ -94,6 +97,9 @@ impl Record {
         let Some(run) = self.run_mut(container) else { return false };
         let first = run.started.is_none();
         run.started = at;
+        if first {
+            run.set = SignedDuration::ZERO;
+        }
         first
     }
 
@@ -102,6 +108,7 @@ impl Record {
         let Some(run) = self.run_mut(container) else { return };
         run.started = run.started.or(end.started_at.as_ref().map(|time| time.0));
         run.end = Some(end);
+        run.set = SignedDuration::ZERO;
         self.restarting |= self.asks_for_all(container);
         self.make_place(container);
     }

@@ -457,6 +457,7 @@ mod tests {
                 resources: None,
                 started: started.map(at),
                 end,
+                set: jiff::SignedDuration::ZERO,
             };
             let run = match is {
                 Is::New => return,

@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use tracing::{debug, error, warn};
 
 use crate::admit::Reread;
+use crate::clock::Clock;
 use crate::events::Kind;
 use crate::failure::Failure;
 use crate::hook::{self, Hooks, Moment};
@@ -198,6 +199,7 @@ impl Worker {
 
     async fn turn(&mut self) {
         self.due = crate::restart::later(Timestamp::now(), jittered(self.host.config.sync));
+        self.keep_time(Clock::read());
         self.look();
         self.expire();
         if self.is_to_end() {

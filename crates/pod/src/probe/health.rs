@@ -130,6 +130,7 @@ mod tests {
             resources: None,
             started: started.then_some(Timestamp::UNIX_EPOCH),
             end: None,
+            set: jiff::SignedDuration::ZERO,
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Container;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tracing::info;
@@ -12,6 +12,7 @@ use tracing::info;
 use super::health::{Halt, Health};
 use super::tally::Pace;
 use super::{Kind, Prober, Series};
+use crate::clock::moved;
 use crate::ending::own_grace;
 use crate::order::{self, Role};
 use crate::record::{Phase, Record, Stop};
@@ -42,6 +43,11 @@ pub(crate) struct Probed {
 impl Probes {
     pub(crate) fn new(since: Timestamp) -> Self {
         Self { tasks: JoinSet::new(), running: BTreeMap::new(), series: BTreeMap::new(), since }
+    }
+
+    /// The clock was set.
+    pub(crate) fn move_by(&mut self, by: SignedDuration) {
+        self.since = moved(self.since, by);
     }
 
     /// Waits for the next finding; none if nothing is asked. May be dropped: no finding is lost.
@@ -103,7 +109,8 @@ impl Worker {
     fn ask(&mut self, name: &str, kind: Kind, attempt: u32, wait: Option<Duration>) {
         let Some(container) = self.named(name) else { return };
         let Some(pace) = kind.of(&container).map(Pace::of) else { return };
-        let Some(started) = self.record.run(name).and_then(|run| run.started) else { return };
+        let run = self.record.run(name);
+        let Some(started) = run.and_then(|run| Some(moved(run.started?, run.set))) else { return };
         let known = match kind {
             Kind::Startup => false,
             Kind::Liveness => true,

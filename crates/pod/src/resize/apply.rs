@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 
 use super::{InProgress, asks_for_restart, memory, resources};
+use crate::clock::moved;
 use crate::events::Kind;
 use crate::host::Host;
 use crate::order;
@@ -28,6 +29,11 @@ impl Applying {
     /// Something else is allocated: an earlier failure says nothing of it.
     pub(super) fn restart(&mut self) {
         self.due = None;
+    }
+
+    /// The clock was set.
+    pub(crate) fn move_by(&mut self, by: SignedDuration) {
+        self.due = self.due.map(|due| moved(due, by));
     }
 }
 

@@ -18,10 +18,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use nodule_volume::{Change, Group, Site};
 
+use crate::clock::moved;
 use crate::events::Kind;
 use crate::objects::{Answer, Key, Known};
 use crate::restart::later;
@@ -60,6 +61,16 @@ pub(crate) struct State {
     tokens: Tokens,
     /// What was told once and holds on.
     told: BTreeSet<String>,
+}
+
+impl State {
+    /// The clock was set.
+    pub(crate) fn move_by(&mut self, by: SignedDuration) {
+        for time in [&mut self.due, &mut self.since] {
+            *time = time.map(|time| moved(time, by));
+        }
+        self.tokens.move_by(by);
+    }
 }
 
 /// What volumes are made of, at one moment.

@@ -1,7 +1,7 @@
 //! Service-account tokens: asked of the API server for one pod, kept in memory, renewed before they end.
 //!
-//! When a token ends is what the API server says of it (`status.expirationTimestamp`). What is written in the token may be a
-//! year later, for old clients, and is never looked at.
+//! How long a token lives is what the API server says of it (`spec.expirationSeconds` of its answer), counted from then: when it ends
+//! is said by another machine's clock. What is written in the token may be a year later, for old clients, and is never looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,6 +14,7 @@ use kube::api::{Api, PostParams};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
+use crate::clock::moved;
 use crate::host::{Host, PATIENCE};
 use crate::pull::chain;
 
@@ -113,6 +114,13 @@ impl Tokens {
         }
     }
 
+    /// The clock was set.
+    pub(super) fn move_by(&mut self, by: SignedDuration) {
+        for token in self.all.values_mut().flatten() {
+            (token.expires, token.renew) = (moved(token.expires, by), moved(token.renew, by));
+        }
+    }
+
     /// The token; or why there is none.
     pub(super) fn find(&self, wish: &Wish) -> Result<&str, String> {
         match self.all.get(wish) {
@@ -159,14 +167,23 @@ async fn ask(host: &Host, pod: &Pod, wish: &Wish, now: Timestamp) -> Result<Toke
         .await
         .map_err(|_| format!("the API server did not answer within {} s", PATIENCE.as_secs()))?
         .map_err(|error| words(&error))?;
+    let life = life(&given, now);
     let status = given.status.unwrap_or_default();
     let jitter = SignedDuration::from_millis(rand::random_range(0..JITTER.as_millis() as i64));
-    match (status.token, status.expiration_timestamp) {
-        (Some(text), Some(expires)) => {
-            Ok(Token { text, expires: expires.0, renew: renewal(now, expires.0, jitter) })
+    match (status.token, life) {
+        (Some(text), Some(life)) => {
+            let expires = moved(now, life);
+            Ok(Token { text, expires, renew: renewal(now, expires, jitter) })
         }
         _ => Err("the API server's answer has no token".to_owned()),
     }
+}
+
+/// How long a token lives that was given now.
+fn life(given: &TokenRequest, now: Timestamp) -> Option<SignedDuration> {
+    let seconds = given.spec.as_ref().and_then(|spec| spec.expiration_seconds);
+    let until = given.status.as_ref()?.expiration_timestamp.as_ref()?.0;
+    Some(seconds.map_or(until.duration_since(now), SignedDuration::from_secs))
 }
 
 /// The API server's own words, where it is one that refused.
@@ -211,6 +228,9 @@ async fn patiently(
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::authentication::v1::TokenRequestStatus;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
     use super::*;
 
     fn at(second: i64) -> Timestamp {
@@ -233,6 +253,40 @@ mod tests {
         ] {
             let jitter = SignedDuration::from_secs(jitter);
             assert_eq!(renewal(at(0), at(life), jitter), at(wanted), "{life}");
+        }
+    }
+
+    #[test]
+    fn a_token_lives_as_long_as_is_said_whatever_clock_says_when_it_ends() {
+        let given = |seconds: Option<i64>| TokenRequest {
+            spec: seconds.map(|seconds| TokenRequestSpec {
+                expiration_seconds: Some(seconds),
+                ..TokenRequestSpec::default()
+            }),
+            status: Some(TokenRequestStatus {
+                expiration_timestamp: Some(Time(at(600))),
+                ..TokenRequestStatus::default()
+            }),
+            ..TokenRequest::default()
+        };
+        let seconds = |given: &TokenRequest, now| life(given, at(now)).map(|life| life.as_secs());
+        // This machine's clock is ahead, behind.
+        for now in [600, 5000, -5000] {
+            assert_eq!(seconds(&given(Some(600)), now), Some(600), "{now}");
+        }
+        assert_eq!(seconds(&given(None), 100), Some(500));
+    }
+
+    #[test]
+    fn a_token_is_renewed_in_time_though_the_clock_was_set() {
+        let wish = Wish { audience: String::new(), seconds: 600 };
+        for set in [3600, -3600] {
+            let mut tokens = Tokens::default();
+            tokens.take(&wish, Ok(token("old", 600, 480)), at(0));
+            tokens.move_by(SignedDuration::from_secs(set));
+            assert!(!tokens.is_due(&wish, at(479 + set)) && tokens.is_due(&wish, at(480 + set)));
+            tokens.take(&wish, Err("away".to_owned()), at(590 + set));
+            assert_eq!(tokens.find(&wish), Ok("old"), "it holds for ten seconds");
         }
     }
 

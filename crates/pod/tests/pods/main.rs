@@ -10,6 +10,7 @@
 mod admission;
 mod adoption;
 mod api;
+mod clock;
 mod compilations;
 mod environment;
 mod eviction;

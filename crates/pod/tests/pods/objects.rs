@@ -155,6 +155,7 @@ impl Tokens {
         let life = if self.given == 1 { self.first } else { 3600 };
         let expires = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(life);
         let mut given = request.clone();
+        given["spec"]["expirationSeconds"] = json!(life);
         given["status"] = json!({"token": format!("{} token", self.given), "expirationTimestamp": expires.to_string()});
         given
     }
