@@ -1,11 +1,11 @@
 //! The conditions that are a node's to write: pure. Those of other owners are read, never written.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
 
 use crate::failure::{Failure, Manner};
 use crate::resize::{self, Resize};
-use crate::restart::is_sidecar;
+use crate::restart::{is_sidecar, may_restart_all};
 use crate::status::seconds;
 
 /// What the conditions are made of.
@@ -14,6 +14,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) phase: &'a str,
     /// Nothing of the pod runs any more or will.
     pub(crate) stopped: bool,
+    /// What all containers stand on is there.
+    pub(crate) prepared: bool,
     /// In the order of the spec, as `containers`.
     pub(crate) init: &'a [ContainerStatus],
     pub(crate) containers: &'a [ContainerStatus],
@@ -47,12 +49,13 @@ impl Verdict {
     }
 }
 
-const OURS: [&str; 5] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OURS: [&str; 5] = [TO_START, "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+/// What all containers stand on is there (KEP-3085).
+const TO_START: &str = "PodReadyToStartContainers";
 
 /// Said only of a pod that they are true of; the node takes them back.
 pub(crate) const PASSING: [&str; 2] = [resize::PENDING, resize::IN_PROGRESS];
-/// Said only of a pod that it is true of, or was.
+/// Said only of a pod that it may become true of.
 const RESTARTING: &str = "AllContainersRestarting";
 /// Said by whoever ends a pod for the sake of others (KEP-3329).
 const DISRUPTION: &str = "DisruptionTarget";
@@ -60,11 +63,7 @@ const DISRUPTION: &str = "DisruptionTarget";
 /// The node's conditions of the pod.
 pub(crate) fn all(facts: &Facts<'_>) -> Vec<PodCondition> {
     let verdicts = [
-        if facts.stopped {
-            Verdict { holds: false, reason: None, message: None }
-        } else {
-            Verdict::yes()
-        },
+        ready_to_start(facts),
         initialized(facts),
         ready(facts),
         containers_ready(facts),
@@ -77,11 +76,28 @@ pub(crate) fn all(facts: &Facts<'_>) -> Vec<PodCondition> {
     always.chain(restarting).chain(disruption).chain(resize).collect()
 }
 
-/// KEP-5532.
+/// A pod has no sandbox here; the kubelet makes that when the volumes are there, and before it pulls images. Once it is there it
+/// stays for as long as the pod runs.
+fn ready_to_start(facts: &Facts<'_>) -> Verdict {
+    let was = facts.previous.iter().any(|known| known.type_ == TO_START && known.status == "True");
+    let holds = !facts.stopped && (facts.prepared || was);
+    Verdict { holds, reason: None, message: None }
+}
+
+/// KEP-5532: said of every pod that can be brought to it.
 fn restarting(facts: &Facts<'_>) -> Option<Verdict> {
     let told = facts.previous.iter().any(|known| known.type_ == RESTARTING);
-    let verdict = Verdict { holds: facts.restarting, reason: None, message: None };
-    (told || facts.restarting).then_some(verdict)
+    let verdict = match facts.phase {
+        "Succeeded" => Verdict::because(false, "PodCompleted"),
+        "Failed" => Verdict::because(false, "PodFailed"),
+        _ if facts.restarting => Verdict {
+            holds: true,
+            reason: Some("RestartAllContainersStarted"),
+            message: Some("container exited with restart policy rule".to_owned()),
+        },
+        _ => Verdict { holds: false, reason: None, message: None },
+    };
+    (told || facts.restarting || may_restart_all(facts.pod)).then_some(verdict)
 }
 
 /// KEP-1287: said only of a pod that it is true of.
@@ -114,6 +130,19 @@ pub(crate) fn others(pod: &Pod) -> impl Iterator<Item = &PodCondition> {
     let known = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let ours = |kind: &str| kind == RESTARTING || OURS.contains(&kind) || PASSING.contains(&kind);
     known.filter(move |known| !ours(&known.type_))
+}
+
+/// A status whose conditions have held for as long as was shown before, where they are the same.
+pub(crate) fn aged(status: &PodStatus, shown: Option<&PodStatus>) -> PodStatus {
+    let mut status = status.clone();
+    let known = || shown.into_iter().flat_map(|shown| shown.conditions.iter().flatten());
+    for own in status.conditions.iter_mut().flatten() {
+        let same = known().find(|known| known.type_ == own.type_ && known.status == own.status);
+        own.last_transition_time = same
+            .and_then(|same| same.last_transition_time.clone())
+            .or(own.last_transition_time.take());
+    }
+    status
 }
 
 /// The pod's conditions as a whole: the node's, and those of others that it does not speak of itself.
@@ -174,7 +203,7 @@ fn containers_ready(facts: &Facts<'_>) -> Verdict {
         .zip(facts.init)
         .filter(|(container, _)| is_sidecar(container))
         .map(|(_, status)| status);
-    let unready = facts.containers.iter().chain(sidecars).filter(|status| !status.ready);
+    let unready = sidecars.chain(facts.containers).filter(|status| !status.ready);
     let names: Vec<&str> = unready.map(|status| status.name.as_str()).collect();
     if names.is_empty() {
         return Verdict::yes();
@@ -190,21 +219,24 @@ fn ready(facts: &Facts<'_>) -> Verdict {
     if !containers.holds {
         return containers;
     }
-    let holds =
-        |kind: &str| others(facts.pod).any(|known| known.type_ == kind && known.status == "True");
     let gates = facts.pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
-    let closed: Vec<String> = gates
-        .filter(|gate| !holds(&gate.condition_type))
-        .map(|gate| {
-            format!(
-                "corresponding condition of pod readiness gate \"{}\" is not \"True\".",
-                gate.condition_type
-            )
-        })
-        .collect();
+    let closed: Vec<String> =
+        gates.filter_map(|gate| closed(facts.pod, &gate.condition_type)).collect();
     if closed.is_empty() {
         Verdict::yes()
     } else {
         Verdict::no("ReadinessGatesNotReady", closed.join(", "))
     }
+}
+
+/// Why a readiness gate is closed, in the kubelet's words; none if it is open.
+fn closed(pod: &Pod, gate: &str) -> Option<String> {
+    let Some(known) = others(pod).find(|known| known.type_ == gate) else {
+        return Some(format!(
+            "corresponding condition of pod readiness gate {gate:?} does not exist."
+        ));
+    };
+    let status = &known.status;
+    (status != "True")
+        .then(|| format!("the status of pod readiness gate {gate:?} is not \"True\", but {status}"))
 }

@@ -159,6 +159,11 @@ impl Record {
         self.containers.get(container)?.run.as_ref()
     }
 
+    /// Whether any container was ever begun.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.containers.values().any(|history| history.run.is_some())
+    }
+
     /// The newest run of a container, if it counts.
     pub(crate) fn counted(&self, container: &str) -> Option<&Run> {
         self.containers.get(container)?.counted()

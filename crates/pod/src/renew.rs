@@ -54,18 +54,13 @@ impl Record {
         run.is_some_and(|run| Some(&run.image) != container.image.as_ref())
     }
 
-    /// After the end of a run: if it was stopped to make place for another, that one comes whatever the pod's policy says, and
-    /// one of another image does not wait for what the last one did.
+    /// After the end of a run: if it was stopped to make place for another, that one comes whatever the pod's policy says.
     pub(crate) fn make_place(&mut self, name: &str) {
         if self.halt(name).is_none() || self.outdated(name).is_none() {
             return;
         }
-        let anew =
-            order::find(&self.pod, name).is_some_and(|(_, it)| self.is_of_another_image(&it));
-        let Some(history) = self.containers.get_mut(name) else { return };
-        history.again = true;
-        if anew {
-            history.backoff = None;
+        if let Some(history) = self.containers.get_mut(name) {
+            history.again = true;
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::restart::{
 };
 
 /// When a container whose turn it is runs.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(crate) enum Due {
     /// At once, with the back-off that is known: no run of it counts that has ended.
     First(Option<Backoff>),
@@ -37,12 +37,12 @@ impl Record {
         longest: Duration,
     ) -> Due {
         let history = self.containers.get(&container.name);
-        let known = history.and_then(|history| history.backoff);
+        let known = history.and_then(|history| history.backoff.as_ref());
         let counted = history.and_then(|history| Some((history, history.counted()?)));
         let Some((history, end)) =
             counted.and_then(|(history, run)| Some((history, run.end.as_ref()?)))
         else {
-            return Due::First(known);
+            return Due::First(known.cloned());
         };
         let set = history.run.as_ref().map_or(SignedDuration::ZERO, |run| run.set);
         let Some(spec) = self.pod.spec.as_ref() else { return Due::Never };
@@ -56,7 +56,7 @@ impl Record {
             return Due::Never;
         }
         let finished = end.finished_at.as_ref().map_or(now, |time| moved(time.0, set));
-        Due::Again(finished, next(known, finished, now, longest))
+        Due::Again(finished, next(container, known, finished, now, longest))
     }
 
     /// Begins a run of a container; or takes up the newest one, which was begun and never ended. Its number if it is new.

@@ -68,8 +68,9 @@ pub(crate) enum Error {
     State { source: StateError },
     #[error("make the container's cgroup")]
     Cgroup { source: nodule_cgroup::Error },
-    #[error("subPath {path}")]
-    SubPath { path: String, source: nodule_volume::BeneathError },
+    /// In the kubelet's words.
+    #[error("failed to prepare subPath for volumeMount {mount:?} of container {container:?}")]
+    SubPath { mount: String, container: String, source: nodule_volume::BeneathError },
     /// The first word is the runtimes' (CRI, `ErrImageVolumeMountFailed`).
     #[error("ImageVolumeMountFailed: subPath {path}")]
     ImageSubPath { path: String, source: nodule_volume::BeneathError },
@@ -104,8 +105,13 @@ pub(crate) enum Error {
 impl Error {
     /// The `reason` of a container that waits because of this, in the kubelet's words.
     pub(crate) fn reason(&self) -> &'static str {
-        let is_image = matches!(self, Self::ImageSubPath { .. });
-        if is_image { "CreateContainerError" } else { "RunContainerError" }
+        if matches!(self, Self::ImageSubPath { .. }) {
+            "CreateContainerError"
+        } else if matches!(self, Self::SubPath { .. }) {
+            "CreateContainerConfigError"
+        } else {
+            "RunContainerError"
+        }
     }
 }
 

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateWaiting, ContainerStatus,
-    ContainerUser, HostIP, ImageVolumeStatus, LinuxContainerUser, Pod, PodIP, PodSpec, PodStatus,
-    VolumeMount, VolumeMountStatus, VolumeStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus, ContainerUser, HostIP, ImageVolumeStatus,
+    LinuxContainerUser, Pod, PodIP, PodSpec, PodStatus, VolumeMount, VolumeMountStatus,
+    VolumeStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -33,6 +34,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) record: &'a Record,
     /// By container name: only those that wait for something other than their turn.
     pub(crate) waiting: &'a BTreeMap<String, Waiting>,
+    /// The pod was taken on, and its volumes have been there since this agent began.
+    pub(crate) prepared: bool,
     /// The pod's addresses and the node's, which are the same in `shared` mode; primary first.
     pub(crate) addresses: &'a [String],
     pub(crate) now: Timestamp,
@@ -49,6 +52,9 @@ pub(crate) fn status(seen: &Seen<'_>, previous: &PodStatus) -> PodStatus {
     let spec = pod.spec.clone().unwrap_or_default();
     let mut init = container_statuses(seen, spec.init_containers.iter().flatten(), &spec);
     let mut containers = container_statuses(seen, spec.containers.iter(), &spec);
+    if seen.record.phase >= Phase::Terminated && has_initialized(&init, &containers) {
+        containers.iter_mut().for_each(give_up);
+    }
     let failure = seen.record.failure.as_ref();
     let computed = match failure {
         Some(_) => "Failed",
@@ -60,6 +66,7 @@ pub(crate) fn status(seen: &Seen<'_>, previous: &PodStatus) -> PodStatus {
         pod,
         phase,
         stopped: seen.record.phase >= Phase::Terminated,
+        prepared: seen.prepared || seen.record.has_begun(),
         init: &init,
         containers: &containers,
         previous: previous.conditions.as_deref().unwrap_or_default(),
@@ -186,6 +193,7 @@ fn container_status(seen: &Seen<'_>, container: &Container, has_init: bool) -> C
         user: run.and_then(|run| run.user.as_ref()).map(container_user),
         allocated_resources: container.resources.as_ref().and_then(|own| own.requests.clone()),
         resources: run.and_then(|run| run.resources.clone()),
+        stop_signal: run.and_then(|_| stop_signal(container).cloned()),
         volume_mounts: run
             .filter(|run| !run.id.is_empty())
             .map(|_| mounts(seen.record, container))
@@ -209,6 +217,11 @@ fn mounts(record: &Record, container: &Container) -> Vec<VolumeMountStatus> {
         volume_status: of_image(&mount.name),
     };
     container.volume_mounts.iter().flatten().map(mount).collect()
+}
+
+/// The signal that a container asks to be stopped by (KEP-4960), where the API server lets it.
+pub(crate) fn stop_signal(container: &Container) -> Option<&String> {
+    container.lifecycle.as_ref()?.stop_signal.as_ref()
 }
 
 /// Whom the container's process is (KEP-3619).
@@ -270,9 +283,30 @@ fn states(
 
 /// Whether a container that has ended waits to run again.
 fn is_to_wait(seen: &Seen<'_>, container: &Container, history: Option<&History>) -> bool {
-    seen.record.restarting
+    let waits = seen.record.restarting
         || seen.waiting.contains_key(&container.name)
-        || history.is_some_and(|history| history.again)
+        || history.is_some_and(|history| history.again);
+    waits && seen.record.phase == Phase::Syncing
+}
+
+/// Whether the pod came as far as its regular containers (the kubelet's `hasPodInitialized`).
+fn has_initialized(init: &[ContainerStatus], containers: &[ContainerStatus]) -> bool {
+    let ran = |status: &ContainerStatus| is_running(status) || exit_code(status).is_some();
+    let done = |last: &ContainerStatus| last.started == Some(true) || exit_code(last) == Some(0);
+    init.last().is_none_or(done) || containers.iter().any(ran)
+}
+
+/// A container that still waits when nothing of its pod runs any more never will: those who judge a pod by its containers find
+/// an end of each (the kubelet's `TerminatePod`).
+fn give_up(status: &mut ContainerStatus) {
+    let Some(state) = status.state.as_mut().filter(|state| state.waiting.is_some()) else { return };
+    state.waiting = None;
+    state.terminated = Some(ContainerStateTerminated {
+        exit_code: 137,
+        reason: Some("ContainerStatusUnknown".to_owned()),
+        message: Some("The container could not be located when the pod was terminated".to_owned()),
+        ..ContainerStateTerminated::default()
+    });
 }
 
 /// How many of the pod's containers stand where (the kubelet's `getPhase`).
@@ -387,7 +421,7 @@ pub(crate) fn container_id(id: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::{ContainerStateTerminated, PodCondition, PodReadinessGate};
+    use k8s_openapi::api::core::v1::{Lifecycle, PodCondition, PodReadinessGate};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
     use super::*;
@@ -416,6 +450,7 @@ mod tests {
     struct Table {
         record: Record,
         waiting: BTreeMap<String, Waiting>,
+        prepared: bool,
     }
 
     impl Table {
@@ -431,8 +466,8 @@ mod tests {
             };
             let metadata = ObjectMeta { generation: Some(3), ..ObjectMeta::default() };
             let pod = Pod { metadata, spec: Some(spec), status: None };
-            let mut table =
-                Self { record: Record::new(pod.into(), at(NOW - 60)), waiting: BTreeMap::new() };
+            let record = Record::new(pod.into(), at(NOW - 60));
+            let mut table = Self { record, waiting: BTreeMap::new(), prepared: true };
             for (kind, list) in [("init", init), ("c", regular)] {
                 list.iter().enumerate().for_each(|(n, is)| table.set(&format!("{kind}{n}"), *is));
             }
@@ -481,6 +516,7 @@ mod tests {
             let seen = Seen {
                 record: &self.record,
                 waiting: &self.waiting,
+                prepared: self.prepared,
                 addresses: &addresses,
                 now: at(NOW),
             };
@@ -496,6 +532,108 @@ mod tests {
             .iter()
             .find(|condition| condition.type_ == kind)
             .unwrap()
+    }
+
+    #[test]
+    fn a_pod_is_ready_to_start_containers_from_its_volumes_on_until_nothing_runs() {
+        let told = |table: &Table, previous: &PodStatus| {
+            let status = table.status(previous);
+            let condition = condition(&status, "PodReadyToStartContainers").clone();
+            (condition.status == "True", status)
+        };
+        let mut table = Table::new("Always", &[], &[Is::New]);
+        table.prepared = false;
+        let (ready, waits) = told(&table, &PodStatus::default());
+        assert!(!ready, "its volumes are not there");
+        table.prepared = true;
+        let (ready, prepared) = told(&table, &waits);
+        assert!(ready);
+        // The next agent has yet to see to the volumes.
+        table.prepared = false;
+        assert!(told(&table, &prepared).0);
+        table.set("c0", Is::Running);
+        assert!(told(&table, &PodStatus::default()).0, "nobody was told");
+        table.record.phase = Phase::Terminating;
+        assert!(told(&table, &prepared).0);
+        table.set("c0", Is::Exited(0));
+        table.record.phase = Phase::Terminated;
+        assert!(!told(&table, &prepared).0);
+    }
+
+    #[test]
+    fn every_container_of_a_pod_that_has_ended_has_an_end_if_it_could_have_had_one() {
+        let told = |init: &[Is], regular: &[Is], phase| {
+            let mut table = Table::new("Always", init, regular);
+            table.record.phase = phase;
+            let status = table.status(&PodStatus::default());
+            let ends = status.container_statuses.unwrap().into_iter().map(|status| {
+                let end = status.state.unwrap().terminated?;
+                Some((end.exit_code, end.reason.unwrap()))
+            });
+            ends.collect::<Vec<_>>()
+        };
+        let unknown = || Some((137, "ContainerStatusUnknown".to_owned()));
+        let own = |code: i32| Some((code, "Error".to_owned()));
+        for (init, regular, phase, ends) in [
+            (&[][..], &[Is::New, Is::Exited(1)][..], Phase::Terminated, [unknown(), own(1)]),
+            (&[], &[Is::New, Is::Exited(1)], Phase::Terminating, [None, own(1)]),
+            // It does not wait to run again any more.
+            (&[], &[Is::Created, Is::Looping(3)], Phase::Terminating, [None, own(3)]),
+            (&[], &[Is::Created, Is::Looping(3)], Phase::Terminated, [unknown(), own(3)]),
+            // It was not their turn.
+            (&[Is::Exited(1)], &[Is::New, Is::New], Phase::Terminated, [None, None]),
+            (&[Is::Exited(0)], &[Is::New, Is::New], Phase::Terminated, [unknown(), unknown()]),
+        ] {
+            assert_eq!(told(init, regular, phase), ends, "{phase:?}");
+        }
+    }
+
+    #[test]
+    fn who_may_have_all_containers_run_again_says_whether_they_do() {
+        let rule = serde_json::json!([{"action": "RestartAllContainers"}]);
+        let mut table = Table::new("Always", &[], &[Is::Running]);
+        let told = |table: &Table| {
+            let conditions = table.status(&PodStatus::default()).conditions.unwrap();
+            conditions.into_iter().find(|one| one.type_ == "AllContainersRestarting")
+        };
+        assert_eq!(told(&table), None);
+        let mut pod = (*table.record.pod).clone();
+        let container = &mut pod.spec.as_mut().unwrap().containers[0];
+        container.restart_policy = Some("Never".to_owned());
+        container.restart_policy_rules = serde_json::from_value(rule).unwrap();
+        table.record.pod = pod.into();
+        assert_eq!(told(&table).unwrap().status, "False");
+        table.record.restarting = true;
+        let told_now = told(&table).unwrap();
+        let words = [told_now.reason, told_now.message].map(Option::unwrap);
+        assert_eq!(told_now.status, "True");
+        assert_eq!(
+            words,
+            ["RestartAllContainersStarted", "container exited with restart policy rule"]
+        );
+        table.set("c0", Is::Exited(1));
+        table.record.phase = Phase::Terminated;
+        let told_last = told(&table).unwrap();
+        assert_eq!(
+            (told_last.status.as_str(), told_last.reason.unwrap().as_str()),
+            ("False", "PodFailed")
+        );
+    }
+
+    #[test]
+    fn a_stop_signal_is_told_of_who_asks_for_one_and_has_run() {
+        let told = |signal: Option<&str>, is| {
+            let mut table = Table::new("Always", &[], &[is]);
+            let mut pod = (*table.record.pod).clone();
+            let lifecycle =
+                Lifecycle { stop_signal: signal.map(str::to_owned), ..Lifecycle::default() };
+            pod.spec.as_mut().unwrap().containers[0].lifecycle = Some(lifecycle);
+            table.record.pod = pod.into();
+            table.status(&PodStatus::default()).container_statuses.unwrap()[0].stop_signal.clone()
+        };
+        assert_eq!(told(Some("SIGUSR1"), Is::Running).as_deref(), Some("SIGUSR1"));
+        assert_eq!(told(Some("SIGUSR1"), Is::New), None);
+        assert_eq!(told(None, Is::Running), None);
     }
 
     #[test]
@@ -673,16 +811,29 @@ mod tests {
         pod.spec.as_mut().unwrap().readiness_gates = Some(vec![gate]);
         table.record.pod = pod.into();
         let closed = table.status(&PodStatus::default());
-        assert_eq!(condition(&closed, "Ready").reason.as_deref(), Some("ReadinessGatesNotReady"));
+        let why = |status: &PodStatus| {
+            let ready = condition(status, "Ready");
+            (ready.reason.clone().unwrap(), ready.message.clone().unwrap())
+        };
+        let absent =
+            "corresponding condition of pod readiness gate \"lb.example/attached\" does not exist.";
+        assert_eq!(why(&closed), ("ReadinessGatesNotReady".to_owned(), absent.to_owned()));
         let theirs = PodCondition {
             type_: "lb.example/attached".to_owned(),
             status: "True".to_owned(),
             ..PodCondition::default()
         };
-        let mut pod = (*table.record.pod).clone();
-        pod.status = Some(PodStatus { conditions: Some(vec![theirs]), ..PodStatus::default() });
-        table.record.pod = pod.into();
-        let open = table.status(&closed);
+        let mut show = |status: &str| {
+            let theirs = PodCondition { status: status.to_owned(), ..theirs.clone() };
+            let mut pod = (*table.record.pod).clone();
+            pod.status = Some(PodStatus { conditions: Some(vec![theirs]), ..PodStatus::default() });
+            table.record.pod = pod.into();
+            table.status(&closed)
+        };
+        let other =
+            "the status of pod readiness gate \"lb.example/attached\" is not \"True\", but Unknown";
+        assert_eq!(why(&show("Unknown")), ("ReadinessGatesNotReady".to_owned(), other.to_owned()));
+        let open = show("True");
         assert_eq!(condition(&open, "Ready").status, "True");
         let ours = open.conditions.unwrap();
         assert!(ours.iter().all(|condition| condition.type_ != "lb.example/attached"));

@@ -326,7 +326,7 @@ fn start(
 ) -> Result<Sandbox, sandbox::Error> {
     for mount in &config.mounts {
         if let Some(path) = &mount.sub_path {
-            find(host, &mount.host, path)?;
+            find(host, container, mount, path)?;
         }
     }
     etc.write(folder).map_err(|source| sandbox::Error::Create { path: folder.clone(), source })?;
@@ -346,14 +346,25 @@ fn start(
 }
 
 /// Sees that there is a part of a volume. What all who use an image share is never added to.
-fn find(host: &Host, volume: &std::path::Path, path: &str) -> Result<(), sandbox::Error> {
-    let path = || path.to_owned();
-    if host.images.shares(volume) {
-        return nodule_volume::look(volume, &path())
-            .map_err(|source| sandbox::Error::ImageSubPath { path: path(), source });
+fn find(
+    host: &Host,
+    container: &Container,
+    mount: &proto::Mount,
+    path: &str,
+) -> Result<(), sandbox::Error> {
+    if host.images.shares(&mount.host) {
+        return nodule_volume::look(&mount.host, path)
+            .map_err(|source| sandbox::Error::ImageSubPath { path: path.to_owned(), source });
     }
-    nodule_volume::make(volume, &path())
-        .map_err(|source| sandbox::Error::SubPath { path: path(), source })
+    nodule_volume::make(&mount.host, path).map_err(|source| {
+        let mut asked = container.volume_mounts.iter().flatten();
+        let name = asked.find(|asked| asked.mount_path == mount.guest);
+        sandbox::Error::SubPath {
+            mount: name.map_or_else(|| mount.guest.clone(), |asked| asked.name.clone()),
+            container: container.name.clone(),
+            source,
+        }
+    })
 }
 
 /// Removes a run's log and the files it was turned into.

@@ -19,11 +19,13 @@ use tracing::{debug, error, warn};
 
 use crate::admit::Reread;
 use crate::clock::Clock;
+use crate::condition;
 use crate::events::Kind;
 use crate::failure::Failure;
 use crate::hook::{self, Hooks, Moment};
 use crate::host::Host;
 use crate::links;
+use crate::mirror::{self, Mirrors};
 use crate::objects::Follow;
 use crate::probe::Probes;
 use crate::publish::{Known, Publisher, Wanted, is_overwritten, version};
@@ -122,6 +124,8 @@ pub(crate) struct Worker {
     status: Arc<PodStatus>,
     /// Whether that follows what the API server shows: an agent of before may have told more than its record says.
     is_current: bool,
+    /// Where a static pod is shown.
+    mirrors: watch::Receiver<Mirrors>,
     view: watch::Sender<View>,
     pub(crate) ends: LogEnds,
     due: Timestamp,
@@ -153,6 +157,7 @@ impl Worker {
         let mut ends = LogEnds::default();
         let (view, seen) = watch::channel(View::of(&record, &status, &host.config.logs, &mut ends));
         let (services, freed) = (host.services.clone(), host.ledger.freed());
+        let mirrors = host.mirrors.clone();
         let worker = Self {
             host,
             folder,
@@ -178,6 +183,7 @@ impl Worker {
             known,
             status,
             is_current: false,
+            mirrors,
             view,
             ends,
             due: Timestamp::MAX,
@@ -227,12 +233,14 @@ impl Worker {
             Duration::try_from(self.due.duration_since(Timestamp::now())).unwrap_or_default();
         let waits = self.record.resize.pending.is_some();
         let is_listed = self.services.borrow().is_some();
+        let is_unshown = self.is_static() && !self.is_current;
         tokio::select! {
             Ok(()) = self.desired.changed() => {}
             Ok(()) = self.known.changed() => {}
             () = self.follow.changed() => {}
             Ok(()) = self.freed.changed(), if waits => {}
             true = listed(&mut self.services), if !is_listed => {}
+            Ok(()) = self.mirrors.changed(), if is_unshown => {}
             Some(joined) = self.fetches.join_next() => {
                 if let Some(fetched) = whole(joined) {
                     self.fetched(fetched);
@@ -265,9 +273,8 @@ impl Worker {
     /// Takes over what is desired now. The spec of a pod hardly changes, but its labels and its deletion do.
     fn look(&mut self) {
         let desired = self.desired.borrow_and_update().clone();
-        if desired.named && !self.is_current {
-            self.is_current = true;
-            self.status = Arc::new(desired.pod.status.clone().unwrap_or_default());
+        if !self.is_current {
+            self.recall(&desired);
         }
         let meta = &desired.pod.metadata;
         if meta.resource_version != self.record.pod.metadata.resource_version {
@@ -283,6 +290,26 @@ impl Worker {
         {
             self.fail(failure, Kind::Warning);
         }
+    }
+
+    /// Takes over what an agent of before has told. What this one has told nobody yet is forgotten, but for a static pod, which
+    /// does not wait for the API server: of that its mirror knows since when it is so.
+    fn recall(&mut self, desired: &Desired) {
+        let told = if self.is_static() {
+            let (name, mirrors) = (mirror::name(&desired.pod), self.mirrors.borrow_and_update());
+            let mirror = mirrors.of(&name, self.folder.uid().as_str());
+            mirror.map(|mirror| condition::aged(&self.status, mirror.status.as_ref()))
+        } else {
+            desired.named.then(|| desired.pod.status.clone().unwrap_or_default())
+        };
+        if let Some(told) = told {
+            self.is_current = true;
+            self.status = Arc::new(told);
+        }
+    }
+
+    fn is_static(&self) -> bool {
+        matches!(Origin::of(&self.record.pod), Origin::Static(_))
     }
 
     /// Whether the API server has the pod no more.
@@ -305,6 +332,7 @@ impl Worker {
             &Seen {
                 record: &self.record,
                 waiting: &self.waiting,
+                prepared: self.record.admitted && self.has_volumes(),
                 addresses: &self.host.config.addresses,
                 now: Timestamp::now(),
             },
@@ -324,7 +352,7 @@ impl Worker {
             over: self.overwritten(),
             delete,
         };
-        let may_tell = self.is_current || Origin::of(&self.record.pod) != Origin::Cluster;
+        let may_tell = self.is_current || Origin::of(&self.record.pod) == Origin::Hand;
         self.wanted.send_if_modified(|wanted| {
             let news = (!settled && wanted.status != next.status)
                 || wanted.delete != delete

@@ -161,7 +161,12 @@ async fn waiting(test: &Test<'_>) -> Result<Vec<Case>> {
         (
             "volume",
             volume,
-            &["phase=Pending", "main waiting ContainerCreating", "Ready=False ContainersNotReady"],
+            &[
+                "phase=Pending",
+                "main waiting ContainerCreating",
+                "PodReadyToStartContainers=False",
+                "Ready=False ContainersNotReady",
+            ],
         ),
         (
             "config",
@@ -248,7 +253,10 @@ async fn ended(test: &Test<'_>) -> Result<Vec<Case>> {
         (
             "together",
             together(test),
-            &["AllContainersRestarting=True", "main waiting RestartingAllContainers"],
+            &[
+                "AllContainersRestarting=True RestartAllContainersStarted",
+                "main waiting RestartingAllContainers",
+            ],
         ),
     ])
 }

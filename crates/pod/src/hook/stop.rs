@@ -9,6 +9,7 @@ use crate::ending::{kill_at, stops_at_once};
 use crate::events::Kind;
 use crate::record::Stop;
 use crate::restart::later;
+use crate::status::stop_signal;
 use crate::worker::{Notice, Worker};
 
 impl Worker {
@@ -56,7 +57,7 @@ impl Worker {
         let Some(sandbox) = self.live.get(name).cloned() else { return };
         let told = self.told.get(name).copied();
         let kill = kill_at(stop, told.unwrap_or(now));
-        if now >= kill || stops_at_once(&self.record.pod) {
+        if now >= kill || self.dies_at_once(name) {
             sandbox.kill();
         } else {
             self.wake_at(kill);
@@ -67,6 +68,13 @@ impl Worker {
             self.tasks
                 .spawn(async move { Notice::Told { container, result: sandbox.stop().await } });
         }
+    }
+
+    /// Whether the container has no use of a notice.
+    fn dies_at_once(&self, name: &str) -> bool {
+        let container = self.named(name);
+        let signal = container.as_ref().and_then(stop_signal).map(String::as_str);
+        stops_at_once(&self.record.pod) || signal == Some("SIGKILL")
     }
 
     /// A pod that ends lengthens no stop that was begun.

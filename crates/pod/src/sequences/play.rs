@@ -292,6 +292,7 @@ impl Play {
         let seen = Seen {
             record: &self.record,
             waiting: &self.waiting,
+            prepared: self.record.admitted,
             addresses: &addresses,
             now: self.now,
         };

@@ -125,6 +125,11 @@ impl Worker {
         self.volumes.done.clone()
     }
 
+    /// Whether the pod's volumes have been there, all of them, since this agent began.
+    pub(crate) fn has_volumes(&self) -> bool {
+        self.volumes.done.is_some() || own(&self.record.pod).next().is_none()
+    }
+
     /// Whether a job of the volumes is under way: nothing may be removed under it.
     pub(crate) fn is_mounting(&self) -> bool {
         self.volumes.running

@@ -11,25 +11,25 @@ use crate::peer::Peer;
 use crate::registry::Registry;
 use crate::root::Root;
 
-struct Node {
-    api: Api,
+pub(crate) struct Node {
+    pub(crate) api: Api,
     registry: Registry,
     root: Root,
-    peer: Peer,
+    pub(crate) peer: Peer,
 }
 
 impl Node {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let registry = Registry::start(&[("waits", WAITS), ("deaf", DEAF)]).await;
         let (api, peer) = (Api::start().await, Peer::start().await);
         Self { api, registry, root: Root::new(), peer }
     }
 
-    async fn agent(&self) -> Agent {
+    pub(crate) async fn agent(&self) -> Agent {
         Agent::with(&self.api, self.root.path(), &[&self.registry.host]).await
     }
 
-    fn container(&self, name: &str, image: &str, more: &Value) -> Value {
+    pub(crate) fn container(&self, name: &str, image: &str, more: &Value) -> Value {
         let mut container = json!({
             "name": name, "image": self.registry.image(image), "imagePullPolicy": "IfNotPresent",
             "stdin": true, "ports": [{ "name": "web", "containerPort": self.peer.port }],
@@ -39,7 +39,7 @@ impl Node {
     }
 
     /// Makes a pod of these containers.
-    fn pod(&self, policy: &str, containers: &Value) {
+    pub(crate) fn pod(&self, policy: &str, containers: &Value) {
         let mut pod = crate::pod("web", "u1");
         pod["spec"]["restartPolicy"] = json!(policy);
         pod["spec"]["terminationGracePeriodSeconds"] = json!(30);
@@ -48,7 +48,7 @@ impl Node {
     }
 
     /// Waits until the first container is as wanted.
-    async fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let found = self.api.until(what, |api| {
             let status = api.pod("web")?["status"]["containerStatuses"][0].clone();
             wanted(&status).then_some(status)
@@ -56,13 +56,13 @@ impl Node {
         found.await
     }
 
-    async fn event(&self, reason: &str, message: &str) {
+    pub(crate) async fn event(&self, reason: &str, message: &str) {
         let what = format!("{reason} {message}");
         let said = (reason.to_owned(), message.to_owned());
         self.api.until(&what, |api| api.events().contains(&said).then_some(())).await;
     }
 
-    async fn delete(&self, grace: u64) {
+    pub(crate) async fn delete(&self, grace: u64) {
         self.api.delete("web", grace);
         self.api.until("removal", |api| api.pod("web").is_none().then_some(())).await;
     }
@@ -76,15 +76,15 @@ impl Node {
     }
 }
 
-fn http(path: &str) -> Value {
+pub(crate) fn http(path: &str) -> Value {
     json!({ "httpGet": { "path": path, "port": "web" }, "periodSeconds": 1, "timeoutSeconds": 30 })
 }
 
-fn hook(path: &str) -> Value {
+pub(crate) fn hook(path: &str) -> Value {
     json!({ "httpGet": { "path": path, "port": "web" } })
 }
 
-fn is_ready(status: &Value) -> bool {
+pub(crate) fn is_ready(status: &Value) -> bool {
     status["ready"] == true
 }
 

@@ -1,7 +1,9 @@
 //! A pod's life by its containers: what starts after what, what runs again, what stops first, and the last words.
 
+use axum::http::Method;
 use serde_json::{Value, json};
 
+use crate::api::Api;
 use crate::gone;
 use crate::node::Node;
 
@@ -85,6 +87,52 @@ async fn a_containers_own_rule_goes_before_the_policies() {
 }
 
 #[tokio::test]
+async fn a_container_that_crashes_waits_in_the_kubelets_words_until_it_is_another() {
+    let node = Node::new().await;
+    let agent = node.agent().await;
+    let crashes = pod("web", "Always", &json!([]), &json!([node.container("app", "fails")]));
+    node.api.apply(crashes.clone());
+    let waits = |api: &Api, restarts: u32, wait: &str| {
+        let status = api.pod("web")?["status"]["containerStatuses"][0].clone();
+        let waiting = &status["state"]["waiting"];
+        let said = format!("back-off {wait} restarting failed container=app pod=web_default(web)");
+        let so = status["restartCount"] == restarts
+            && waiting["reason"] == "CrashLoopBackOff"
+            && waiting["message"] == said;
+        so.then_some(status)
+    };
+    let status = node.api.until("its first wait", |api| waits(api, 1, "10s")).await;
+    assert_eq!(status["lastState"]["terminated"]["exitCode"], 3);
+    let said = "Back-off restarting failed container app in pod web_default(web)";
+    let told = ("BackOff".to_owned(), said.to_owned());
+    node.api.until("the Event", |api| api.events().contains(&told).then_some(())).await;
+    // The next agent has not forgotten it.
+    drop(agent);
+    let _next = node.agent().await;
+    node.api.until("its second wait", |api| waits(api, 2, "20s")).await;
+    let asked: Vec<_> = node.api.requests(&Method::PATCH, "/pods/web/status");
+    let ran = asked.iter().map(|(_, body)| &body["status"]["containerStatuses"][0]["restartCount"]);
+    assert!(ran.into_iter().all(|count| count.as_u64().unwrap() <= 2));
+    // With another image it has done nothing wrong yet.
+    let mut mended = node.api.pod("web").unwrap();
+    mended["spec"]["containers"] = json!([node.container("app", "waits")]);
+    let before = jiff::Timestamp::now();
+    node.api.apply(mended);
+    let runs = node.api.until("the other image", |api| {
+        let status = api.pod("web")?["status"]["containerStatuses"][0].clone();
+        (!status["state"]["running"].is_null()).then_some(status)
+    });
+    let runs = runs.await;
+    assert_eq!(runs["restartCount"], 3);
+    let ended = runs["lastState"]["terminated"]["finishedAt"].as_str().unwrap();
+    let due = ended.parse::<jiff::Timestamp>().unwrap() + jiff::SignedDuration::from_secs(20);
+    let started = runs["state"]["running"]["startedAt"].as_str().unwrap().parse().unwrap();
+    assert!(due < before || due > started, "it has waited for what the other one did");
+    node.api.delete("web", 1);
+    gone(node.root.path(), "web").await;
+}
+
+#[tokio::test]
 async fn a_container_may_ask_for_all_of_them_to_run_again() {
     let node = Node::new().await;
     let _agent = node.agent().await;
@@ -115,7 +163,7 @@ async fn a_container_may_ask_for_all_of_them_to_run_again() {
     let restarting =
         conditions.iter().find(|one| one["type"] == "AllContainersRestarting").unwrap();
     assert_eq!(restarting["status"], "False");
-    let said = node.api.requests(&axum::http::Method::PATCH, "/pods/web/status");
+    let said = node.api.requests(&Method::PATCH, "/pods/web/status");
     let waited = said.iter().any(|(_, body)| {
         body["status"]["conditions"]
             .as_array()

@@ -17,6 +17,7 @@ mod eviction;
 mod groups;
 mod guests;
 mod health;
+mod hooks;
 mod images;
 mod lifecycle;
 mod node;
@@ -194,6 +195,12 @@ async fn empty() -> (Api, Root) {
     (Api::start().await, Root::new())
 }
 
+/// Waits until the clock shows another second than now: a time that is told anew is another one then.
+async fn a_second_later() {
+    let now = jiff::Timestamp::now().as_second();
+    on_disk("a later second", || jiff::Timestamp::now().as_second() > now).await;
+}
+
 #[tokio::test]
 async fn a_pod_is_told_of_with_all_that_its_status_needs() {
     let (api, root) = empty().await;
@@ -221,6 +228,36 @@ async fn a_pod_is_told_of_with_all_that_its_status_needs() {
     assert_eq!(none, "container \"other\" not found in pod \"web\"");
     let none = agent.pods.log("default", "web", "app", Instance::Previous).unwrap_err().to_string();
     assert_eq!(none, "previous terminated container \"app\" in pod \"web\" not found");
+}
+
+#[tokio::test]
+async fn the_next_agent_tells_the_same_start_and_since_when_conditions_hold() {
+    let (api, root) = empty().await;
+    let first = Agent::start(&api, root.path()).await;
+    api.apply(pod("web", "u1"));
+    let before = api.status("web", REASON, "ErrImageNeverPull").await["status"].clone();
+    assert!(before["startTime"].is_string(), "{before}");
+    drop(first);
+    for damage in ["", "{}"] {
+        // With its record, and without.
+        if !damage.is_empty() {
+            std::fs::write(root.path().join("pods/u1/record.json"), damage).unwrap();
+        }
+        a_second_later().await;
+        let told = api.requests(&Method::PATCH, "/pods/web/status").len();
+        let _next = Agent::start(&api, root.path()).await;
+        let again = |api: &Api| api.requests(&Method::PATCH, "/pods/web/status").get(told).cloned();
+        let (_, body) = api.until("told again", again).await;
+        for key in ["startTime", "conditions"] {
+            assert_eq!(times(&body["status"][key]), times(&before[key]), "{body}");
+        }
+    }
+}
+
+/// What is said, and since when; without what is left out of an answer.
+fn times(said: &Value) -> Vec<Value> {
+    let of = |one: &Value| json!([one["type"], one["status"], one["lastTransitionTime"]]);
+    said.as_array().map_or_else(|| vec![said.clone()], |all| all.iter().map(of).collect())
 }
 
 #[tokio::test]

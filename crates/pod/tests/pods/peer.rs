@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 struct Inner {
     /// By path; 200 where none is said, silence where it is 0.
     answers: HashMap<String, u16>,
-    asked: Vec<String>,
+    asked: Vec<(String, HeaderMap)>,
 }
 
 #[derive(Clone)]
@@ -48,7 +48,15 @@ impl Peer {
 
     /// The paths that were asked for, in order.
     pub(crate) fn asked(&self) -> Vec<String> {
-        self.shared.inner.lock().unwrap().asked.clone()
+        let inner = self.shared.inner.lock().unwrap();
+        inner.asked.iter().map(|(path, _)| path.clone()).collect()
+    }
+
+    /// The headers of the newest request for `path`.
+    pub(crate) fn headers(&self, path: &str) -> HeaderMap {
+        let inner = self.shared.inner.lock().unwrap();
+        let newest = inner.asked.iter().rfind(|(asked, _)| asked == path);
+        newest.map(|(_, headers)| headers.clone()).unwrap()
     }
 
     pub(crate) fn count(&self, path: &str) -> usize {
@@ -68,7 +76,7 @@ async fn answer(State(shared): State<Shared>, request: Request) -> StatusCode {
     let path = request.uri().path().to_owned();
     let code = {
         let mut inner = shared.inner.lock().unwrap();
-        inner.asked.push(path.clone());
+        inner.asked.push((path.clone(), request.headers().clone()));
         inner.answers.get(&path).copied().unwrap_or(200)
     };
     shared.pulse.send_modify(|count| *count += 1);

@@ -16,7 +16,7 @@ use crate::api::{Api, Fault};
 use crate::guests::{WAITS, exits};
 use crate::registry::Registry;
 use crate::root::Root;
-use crate::{Agent, on_disk};
+use crate::{Agent, a_second_later, on_disk, times};
 
 const RUNNING: &str = "/status/containerStatuses/0/state/running";
 
@@ -221,6 +221,32 @@ async fn what_went_while_no_agent_was_there_ends_with_the_next_one() {
     let job = place.api.pod("job-n1").unwrap();
     assert_eq!(job["status"]["phase"], "Succeeded");
     assert_eq!(job["status"]["containerStatuses"][0]["restartCount"], 0);
+    node.end(&place).await;
+}
+
+#[tokio::test]
+async fn the_next_agent_tells_a_mirror_since_when_its_conditions_hold() {
+    let place = Place::new().await;
+    place.write("web.yaml", "web", "waits", &json!({}));
+    let node = place.node().await;
+    node.agent.register();
+    let ready = |api: &Api| {
+        let status = api.pod("web-n1")?["status"].clone();
+        (status["containerStatuses"][0]["ready"] == true).then_some(status)
+    };
+    let before = place.api.until("ready", ready).await;
+    drop(node);
+    a_second_later().await;
+    let told = place.api.requests(&Method::PATCH, "/pods/web-n1/status").len();
+    let node = place.node().await;
+    // It has begun long before it sees its mirror.
+    node.has("the pod", |pods| phase(pods, "web-n1").as_deref() == Some("Running")).await;
+    node.agent.register();
+    let again = |api: &Api| api.requests(&Method::PATCH, "/pods/web-n1/status").get(told).cloned();
+    let (_, body) = place.api.until("told again", again).await;
+    for key in ["startTime", "conditions"] {
+        assert_eq!(times(&body["status"][key]), times(&before[key]), "{body}");
+    }
     node.end(&place).await;
 }
 

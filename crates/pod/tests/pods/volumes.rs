@@ -13,7 +13,7 @@ use crate::registry::Registry;
 use crate::root::Root;
 use crate::{Agent, gone, on_disk};
 
-/// Exits with 7 once the first letter of the file `k` in its first mount is `2`.
+/// Exits with 7 once the first letter of the file `k` in the first of its mounts that has one is `2`.
 pub(crate) const READS: &str = r#"(module
     (import "wasi_snapshot_preview1" "path_open"
         (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
@@ -24,13 +24,18 @@ pub(crate) const READS: &str = r#"(module
     (memory (export "memory") 1)
     (data (i32.const 0) "k")
     (data (i32.const 16) "\20\00\00\00\01\00\00\00")
-    (func (export "_start")
+    (func (export "_start") (local $folder i32)
         ;; A subscription at 128: the monotonic clock (id 1, at 144), 20 ms from now (at 152).
         (i32.store (i32.const 144) (i32.const 1))
         (i64.store (i32.const 152) (i64.const 20000000))
         (loop $again
-            (if (call $open (i32.const 3) (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 0)
-                    (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 64)) (then unreachable))
+            (local.set $folder (i32.const 3))
+            (block $found (loop $next
+                (br_if $found (i32.eqz (call $open (local.get $folder) (i32.const 1) (i32.const 0) (i32.const 1)
+                    (i32.const 0) (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 64))))
+                (local.set $folder (i32.add (local.get $folder) (i32.const 1)))
+                (br_if $next (i32.lt_u (local.get $folder) (i32.const 8)))
+                unreachable))
             (if (call $read (i32.load (i32.const 64)) (i32.const 16) (i32.const 1) (i32.const 72))
                 (then unreachable))
             (drop (call $close (i32.load (i32.const 64))))
@@ -98,6 +103,40 @@ async fn a_change_of_a_config_map_is_seen_by_the_guest_that_runs() {
     let told = api.status("web", "/phase", "Failed").await;
     let ended = &told["status"]["containerStatuses"][0]["state"]["terminated"];
     assert_eq!(ended["exitCode"], 7);
+    end(&api, root.path(), "web", "u1").await;
+}
+
+#[tokio::test]
+async fn a_part_of_a_config_map_stays_as_it_was_when_its_container_started() {
+    let (api, registry, root) = node().await;
+    let _agent = Agent::with(&api, root.path(), &[&registry.host]).await;
+    api.put("configmaps", holding("app", &json!({"k": "1"})));
+    let volume = json!({"configMap": {"name": "app"}});
+    let mut web = pod("web", "u1", &registry.image("reads"), &volume);
+    web["spec"]["restartPolicy"] = json!("Always");
+    let mut part = web["spec"]["containers"][0].clone();
+    part["name"] = json!("part");
+    part["volumeMounts"] = json!([{"name": "v", "mountPath": "/v/k", "subPath": "k"}]);
+    web["spec"]["containers"].as_array_mut().unwrap().push(part);
+    api.apply(web);
+    let status = |api: &Api, place: usize| {
+        api.pod("web").unwrap()["status"]["containerStatuses"][place].clone()
+    };
+    let run = |api: &Api| {
+        let runs = |place| !status(api, place)["state"]["running"].is_null();
+        (runs(0) && runs(1)).then_some(())
+    };
+    api.until("both to run", run).await;
+    api.put("configmaps", holding("app", &json!({"k": "2"})));
+    // The other one sees it, in its next run too: by then this one has looked again.
+    let waits = |api: &Api| {
+        let state = &status(api, 0)["state"];
+        (state["waiting"]["reason"] == "CrashLoopBackOff").then_some(())
+    };
+    api.until("the whole to be seen", waits).await;
+    assert_eq!(status(&api, 0)["lastState"]["terminated"]["exitCode"], 7);
+    let part = status(&api, 1);
+    assert!(!part["state"]["running"].is_null() && part["restartCount"] == 0, "{part}");
     end(&api, root.path(), "web", "u1").await;
 }
 
@@ -263,8 +302,9 @@ async fn a_part_of_a_volume_is_made_and_mounted_and_none_outside_is() {
     let mut out = pod("out", "u2", &registry.image("reads"), &volume);
     out["spec"]["containers"][0]["volumeMounts"][0]["subPath"] = json!("up/logs");
     api.apply(out);
-    let told = api.status("out", crate::REASON, "RunContainerError").await;
+    let told = api.status("out", crate::REASON, "CreateContainerConfigError").await;
     let message = &told["status"]["containerStatuses"][0]["state"]["waiting"]["message"];
-    assert!(message.as_str().unwrap().contains("up/logs leads out of its volume"), "{message}");
+    let said = "failed to prepare subPath for volumeMount \"v\" of container \"app\": up/logs leads out of its volume";
+    assert_eq!(message, said);
     end(&api, root.path(), "out", "u2").await;
 }
