@@ -160,7 +160,7 @@ mod tests {
     fn record() -> Record {
         let mut record = Record::new(pod(), at(100_000));
         record.keep_time(clock(1, 0));
-        let backoff = Some(Backoff { seconds: 40, since: at(99_900) });
+        let backoff = Some(Backoff { seconds: 40, since: at(99_900), of: None });
         record.begin(&app(), "ab".repeat(32), String::new(), backoff);
         record.started("app", Some(at(100_010)));
         record

@@ -162,6 +162,40 @@ mod tests {
         }
     }
 
+    /// What a run says that left `file` and a log of a hundred lines of so many letters.
+    fn said(file: &str, letters: usize, policy: Option<&str>, failed: bool) -> Option<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, log) = (folder.path(), folder.path().join("0.log"));
+        let state = State::new(path);
+        state.create(None).unwrap();
+        let container = serde_json::json!({
+            "version": nodule_sandbox_proto::VERSION, "id": "", "program": {"cwasm": "", "kind": "module"}, "args": [], "env": [],
+            "mounts": [{"host": path, "guest": "/dev", "access": "ReadWrite"}], "stdin": "Empty",
+            "limits": {"memory": null}, "log": {"path": log, "max_size": 1, "max_files": 1}});
+        state.write_container(&serde_json::from_value(container).unwrap()).unwrap();
+        std::fs::write(path.join("termination-log"), file).unwrap();
+        let line = |n: usize| format!("2026-08-01T10:00:00Z stdout F {n:0letters$}\n");
+        std::fs::write(&log, (0..100).map(line).collect::<String>()).unwrap();
+        let termination_message_policy = policy.map(str::to_owned);
+        let container = Container { termination_message_policy, ..Container::default() };
+        words(&container, &state, &log, failed)
+    }
+
+    #[test]
+    fn the_end_of_the_file_is_told_or_of_the_log_where_a_failure_has_left_no_file() {
+        let fallback = Some("FallbackToLogsOnError");
+        let long = format!("{}{}", "a".repeat(5000), "b".repeat(4095));
+        assert_eq!(said(&long, 1, None, true), Some(format!("a{}", "b".repeat(4095))));
+        assert_eq!(said("words", 1, fallback, true).as_deref(), Some("words"));
+        assert_eq!(said("", 1, None, true), None);
+        assert_eq!(said("", 1, Some("File"), true), None);
+        assert_eq!(said("", 1, fallback, false), None);
+        let by_bytes = said("", 30, fallback, true).unwrap();
+        assert!(by_bytes.len() == 2048 && by_bytes.ends_with("099\n"), "{by_bytes}");
+        let by_lines = said("", 3, fallback, true).unwrap();
+        assert!(by_lines.starts_with("020\n") && by_lines.ends_with("099\n"), "{by_lines}");
+    }
+
     #[test]
     fn the_innermost_mount_holds_a_file() {
         let mounts = ["/data", "/data/in", "/"].map(mounted);

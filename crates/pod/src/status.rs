@@ -421,7 +421,7 @@ pub(crate) fn container_id(id: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::{Lifecycle, PodCondition, PodReadinessGate};
+    use k8s_openapi::api::core::v1::{Lifecycle, PodCondition, PodReadinessGate, Probe};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
     use super::*;
@@ -688,6 +688,34 @@ mod tests {
                 "{policy}"
             );
             assert!(!has_finished(&table.record), "{policy} {wanted}");
+        }
+    }
+
+    #[test]
+    fn a_sidecar_counts_until_it_has_started_and_not_for_the_end() {
+        use Is::{Created, Exited, Looping, New, Running};
+        for (policy, side, has_started, regular, phase, wanted) in [
+            ("Always", New, true, New, Phase::Syncing, "Pending"),
+            ("Always", Created, true, New, Phase::Syncing, "Pending"),
+            ("Always", Running, false, New, Phase::Syncing, "Pending"),
+            ("Always", Running, true, New, Phase::Syncing, "Pending"),
+            ("Always", Running, true, Running, Phase::Syncing, "Running"),
+            // Once the others have run, it holds nobody back any more.
+            ("Always", Running, false, Running, Phase::Syncing, "Running"),
+            ("Always", Looping(1), true, Running, Phase::Syncing, "Running"),
+            ("Never", Running, true, Exited(0), Phase::Syncing, "Running"),
+            ("Never", Exited(1), true, Exited(0), Phase::Terminated, "Succeeded"),
+            ("Never", Exited(0), true, Exited(1), Phase::Terminated, "Failed"),
+        ] {
+            let mut table = Table::new(policy, &[side], &[regular]);
+            let mut pod = (*table.record.pod).clone();
+            let init = pod.spec.as_mut().unwrap().init_containers.as_mut().unwrap();
+            init[0].restart_policy = Some("Always".to_owned());
+            init[0].startup_probe = (!has_started).then(Probe::default);
+            table.record.pod = pod.into();
+            table.record.phase = phase;
+            let told = table.status(&PodStatus::default()).phase;
+            assert_eq!(told.as_deref(), Some(wanted), "{policy} {has_started} {phase:?}");
         }
     }
 

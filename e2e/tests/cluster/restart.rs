@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use nodule_e2e::agent::Options;
 use nodule_e2e::test::{self, Test};
@@ -62,6 +63,53 @@ async fn pods_and_their_logs_outlive_a_killed_agent() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+#[tokio::test]
+async fn a_container_that_crashes_waits_on_under_the_next_agent() -> Result<()> {
+    test::run(async |test| {
+        let made = test.pod("crashes", test.spec(&["exit", "3"])).await?;
+        let namespace = made.namespace().context("a namespace")?;
+        let pod = format!("crashes_{namespace}({})", made.uid().context("a UID")?);
+        let waits = |shown: &Pod, wait: &str| {
+            let main = status::container(shown, "main");
+            let waiting = main.and_then(|main| main.state.as_ref()?.waiting.as_ref());
+            let said = format!("back-off {wait} restarting failed container=main pod={pod}");
+            waiting.is_some_and(|waiting| {
+                waiting.reason.as_deref() == Some("CrashLoopBackOff")
+                    && waiting.message.as_deref() == Some(said.as_str())
+            })
+        };
+        let first =
+            test.pod_until("crashes", "its first wait", |shown| waits(shown, "10s")).await?;
+        assert_eq!(status::restarts(&first), 1, "the first restart is at once");
+        let message = format!("Back-off restarting failed container main in pod {pod}");
+        let told = |events: &[Event]| {
+            events.iter().any(|event| {
+                event.reason.as_deref() == Some("BackOff")
+                    && event.message.as_deref() == Some(message.as_str())
+            })
+        };
+        wait::until(test.api::<Event>(), wait::all(), "the Event of the wait", told).await?;
+        test.agent.kill()?;
+        test.agent.start_again()?;
+        let second =
+            test.pod_until("crashes", "its second wait", |shown| waits(shown, "20s")).await?;
+        assert_eq!(status::restarts(&second), 2, "the next agent waits, and counts on");
+        assert_eq!(since(&second), since(&first));
+        Ok(())
+    })
+    .await
+}
+
+/// When a pod began, and since when it is as it is in what a crash changes nothing of.
+fn since(pod: &Pod) -> Vec<Option<Time>> {
+    let status = pod.status.clone().unwrap_or_default();
+    let conditions = status.conditions.into_iter().flatten();
+    let lasting = ["PodScheduled", "Initialized", "PodReadyToStartContainers"];
+    let lasting = conditions.filter(|condition| lasting.contains(&condition.type_.as_str()));
+    let times = lasting.map(|condition| condition.last_transition_time);
+    std::iter::once(status.start_time).chain(times).collect()
 }
 
 #[tokio::test]

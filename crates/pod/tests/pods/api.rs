@@ -135,6 +135,13 @@ impl Api {
         meant.map(|(_, at, body)| (at.clone(), body.clone())).collect()
     }
 
+    /// All that was asked of what `path` is in, in order: the methods and the bodies.
+    pub(crate) fn requests_of(&self, path: &str) -> Vec<(Method, Value)> {
+        let inner = self.shared.inner.lock().unwrap();
+        let meant = inner.requests.iter().filter(|(_, at, _)| at.contains(path));
+        meant.map(|(method, _, body)| (method.clone(), body.clone())).collect()
+    }
+
     /// Waits until `seen` gives something. A test that waits in vain fails with what the server has.
     pub(crate) async fn until<T>(&self, what: &str, mut seen: impl FnMut(&Self) -> Option<T>) -> T {
         let mut pulse = self.shared.pulse.subscribe();

@@ -23,10 +23,11 @@ fn state<'a>(told: &'a Value, list: &str, place: usize) -> &'a Value {
 async fn sidecars_start_before_the_others_and_stop_after_them_the_last_first() {
     let node = Node::new().await;
     let _agent = node.agent().await;
+    // The second one takes all of the grace period, and the first would not if it were told before.
     let init = json!([
         node.sidecar("first", "waits"),
         node.container("prepare", "done"),
-        node.sidecar("second", "waits"),
+        node.sidecar("second", "deaf"),
     ]);
     node.api.apply(pod("web", "Always", &init, &json!([node.container("app", "waits")])));
     let told = node.api.status("web", "/phase", "Running").await;
@@ -34,10 +35,78 @@ async fn sidecars_start_before_the_others_and_stop_after_them_the_last_first() {
         assert!(!state(&told, "initContainerStatuses", place)["running"].is_null(), "{told}");
     }
     assert_eq!(state(&told, "initContainerStatuses", 1)["terminated"]["reason"], "Completed");
-    node.api.delete("web", 30);
+    node.api.delete("web", 5);
     node.api.until("removal", |api| api.pod("web").is_none().then_some(())).await;
     node.api.until("three kills", |_| (node.killed().len() == 3).then_some(())).await;
     assert_eq!(node.killed(), ["app", "second", "first"]);
+    let (_, last) = node.api.requests(&Method::PATCH, "/pods/web/status").pop().unwrap();
+    let end = |list: &str, place: usize| state(&last, list, place)["terminated"].clone();
+    let (app, first, second) = (
+        end("containerStatuses", 0),
+        end("initContainerStatuses", 0),
+        end("initContainerStatuses", 2),
+    );
+    let codes = [&app, &first, &second].map(|end| end["exitCode"].as_i64().unwrap());
+    assert_eq!(codes, [0, 0, 137]);
+    assert!(time(&app) < time(&second) && time(&second) <= time(&first), "{last}");
+}
+
+#[tokio::test]
+async fn who_asks_to_be_stopped_by_sigkill_is_killed_at_once() {
+    let node = Node::new().await;
+    let _agent = node.agent().await;
+    let mut app = node.container("app", "waits");
+    app["lifecycle"] = json!({"stopSignal": "SIGKILL"});
+    let others = json!([app, node.container("other", "waits")]);
+    node.api.apply(pod("web", "Always", &json!([]), &others));
+    node.api.status("web", "/phase", "Running").await;
+    node.api.delete("web", 3600);
+    node.api.until("removal", |api| api.pod("web").is_none().then_some(())).await;
+    let (_, last) = node.api.requests(&Method::PATCH, "/pods/web/status").pop().unwrap();
+    let code = |place: usize| &state(&last, "containerStatuses", place)["terminated"]["exitCode"];
+    assert_eq!((code(0), code(1)), (&json!(137), &json!(0)), "the other one hears the notice");
+    assert_eq!(last["status"]["containerStatuses"][0]["stopSignal"], "SIGKILL");
+}
+
+/// When a run ended.
+fn time(end: &Value) -> jiff::Timestamp {
+    end["finishedAt"].as_str().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn an_init_container_that_fails_runs_again_with_back_off_and_holds_the_others_back() {
+    let node = Node::new().await;
+    let _agent = node.agent().await;
+    let init = json!([node.container("prepare", "fails"), node.container("next", "done")]);
+    node.api.apply(pod("web", "OnFailure", &init, &json!([node.container("app", "waits")])));
+    let said = "back-off 10s restarting failed container=prepare pod=web_default(web)";
+    let told = node.api.status("web", "/initContainerStatuses/0/state/waiting/message", said).await;
+    let prepare = &told["status"]["initContainerStatuses"][0];
+    assert_eq!(prepare["restartCount"], 1);
+    assert_eq!(prepare["lastState"]["terminated"]["exitCode"], 3);
+    assert_eq!(told["status"]["phase"], "Pending");
+    for (list, place) in [("initContainerStatuses", 1), ("containerStatuses", 0)] {
+        assert_eq!(state(&told, list, place)["waiting"]["reason"], "PodInitializing");
+    }
+    let conditions = told["status"]["conditions"].as_array().unwrap();
+    let initialized = conditions.iter().find(|one| one["type"] == "Initialized").unwrap();
+    assert_eq!(initialized["message"], "containers with incomplete status: [prepare next]");
+    node.api.delete("web", 1);
+    gone(node.root.path(), "web").await;
+}
+
+#[tokio::test]
+async fn a_grace_period_is_not_lengthened_by_who_deletes_again() {
+    let node = Node::new().await;
+    let _agent = node.agent().await;
+    node.api.apply(pod("web", "Always", &json!([]), &json!([node.container("app", "deaf")])));
+    node.api.status("web", "/phase", "Running").await;
+    node.api.delete("web", 3);
+    node.api.until("the kill", |_| (node.killed() == ["app"]).then_some(())).await;
+    node.api.delete("web", 3600);
+    node.api.until("removal", |api| api.pod("web").is_none().then_some(())).await;
+    let (_, last) = node.api.requests(&Method::PATCH, "/pods/web/status").pop().unwrap();
+    assert_eq!(state(&last, "containerStatuses", 0)["terminated"]["exitCode"], 137);
 }
 
 #[tokio::test]

@@ -304,6 +304,10 @@ async fn a_deleted_pod_is_told_as_ended_and_then_removed_by_its_uid() {
     }
     api.delete("web", 30);
     api.until("removed", |api| api.pod("web").is_none().then_some(())).await;
+    let all = api.requests_of("/pods/web");
+    let first = all.iter().position(|(method, _)| *method == Method::DELETE).unwrap();
+    let told = all[..first].iter().rfind(|(method, _)| *method == Method::PATCH).unwrap();
+    assert_eq!(told.1["status"]["phase"], "Failed", "removed before that was told");
     let deletes = api.requests(&Method::DELETE, "/pods/web");
     for (_, body) in &deletes {
         assert_eq!(
@@ -312,7 +316,14 @@ async fn a_deleted_pod_is_told_as_ended_and_then_removed_by_its_uid() {
         );
     }
     let patches = api.requests(&Method::PATCH, "/pods/web/status");
-    assert_eq!(patches.last().unwrap().1["status"]["phase"], "Failed");
+    let last = &patches.last().unwrap().1["status"];
+    assert_eq!(last["phase"], "Failed");
+    let end = &last["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!(
+        (&end["exitCode"], &end["reason"]),
+        (&json!(137), &json!("ContainerStatusUnknown")),
+        "{last}"
+    );
     gone(root.path(), "u1").await;
 }
 

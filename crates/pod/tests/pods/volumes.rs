@@ -31,8 +31,8 @@ pub(crate) const READS: &str = r#"(module
         (loop $again
             (local.set $folder (i32.const 3))
             (block $found (loop $next
-                (br_if $found (i32.eqz (call $open (local.get $folder) (i32.const 1) (i32.const 0) (i32.const 1)
-                    (i32.const 0) (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 64))))
+                (br_if $found (i32.eqz (call $open (local.get $folder) (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 0)
+                    (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 64))))
                 (local.set $folder (i32.add (local.get $folder) (i32.const 1)))
                 (br_if $next (i32.lt_u (local.get $folder) (i32.const 8)))
                 unreachable))
