@@ -33,6 +33,11 @@ pub(crate) enum LayerError {
     TooMany { limit: u64 },
     #[error("a decompression bomb: {input} bytes became more than {output}")]
     Bomb { input: u64, output: u64 },
+    #[error(
+        "whoever reads it needs {} MiB of memory, more than the {} MiB that it may have: compress it with zstd up to level 20 and without --long, or with gzip",
+        asked.div_ceil(1 << 20), limit >> 20
+    )]
+    Window { asked: u64, limit: u64 },
     /// Nothing is wrong with the layer.
     #[error("{name:?}: {source}")]
     Disk { name: String, source: io::Error },

@@ -69,6 +69,19 @@ pub(crate) fn gzip(content: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+/// As it is, in a zstd frame whose reader has to keep the last 2 to the power of `window` bytes (RFC 8878, 3.1.1).
+pub(crate) fn zstd(content: &[u8], window: u8) -> Vec<u8> {
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, (window - 10) << 3];
+    let mut blocks = content.chunks(100_000).peekable();
+    while let Some(block) = blocks.next() {
+        let size = u32::try_from(block.len()).unwrap() << 3;
+        let header = size | u32::from(blocks.peek().is_none());
+        frame.extend_from_slice(&header.to_le_bytes()[..3]);
+        frame.extend_from_slice(block);
+    }
+    frame
+}
+
 /// An image's configuration for these layers, as they are before they are compressed.
 pub(crate) fn config(platform: (&str, &str), execution: &Value, tars: &[Vec<u8>]) -> Vec<u8> {
     let diffs: Vec<_> = tars.iter().map(|tar| sha(tar)).collect();
