@@ -35,7 +35,9 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     has_sandbox(&pods)?;
     let clients = Clients::read(&kubeconfig).await?;
     let tended = Tended::new(&images, &pods, node.periods.update);
-    let images = Images::open(images).await.context("open the images")?;
+    let metrics = Metrics::default();
+    let counted = nodule_image::Metrics::register(&metrics.node).context("count images")?;
+    let images = Images::open(images, counted).await.context("open the images")?;
 
     // The API listens first: the Node then tells the port that it really has.
     let server = Server::bind(listen, api).await.context("start the HTTPS API")?;
@@ -52,8 +54,8 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     let (measured, shortages) = watch::channel(Vec::new());
     let (told, starved) = watch::channel(Vec::new());
     let seen = nodule_pod::Inputs { node: registration, starved, shutting: shutting.clone() };
-    let metrics = Metrics::default();
-    let counted = nodule_pod::Metrics::register(&metrics.probes).context("count probes")?;
+    let counted = nodule_pod::Metrics::register(&metrics.node, &metrics.probes);
+    let counted = counted.context("count what pods do")?;
     let mut supervisor = Supervisor::new();
     let reviews = cluster.pods.clone();
     let statics = statics.watch(&mut supervisor)?;

@@ -82,6 +82,28 @@ impl Proof {
     }
 }
 
+/// What a look for a pod's right to an image found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Check {
+    /// Nobody has to prove anything.
+    Exempt,
+    /// The pod's credentials, or anybody's, have opened it.
+    Proven,
+    /// The registry has to be asked.
+    Unproven,
+}
+
+impl Check {
+    /// The kubelet's word in what it counts.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Exempt => "credentialPolicyAllowed",
+            Self::Proven => "credentialRecordFound",
+            Self::Unproven => "mustAuthenticate",
+        }
+    }
+}
+
 fn hash(credential: &Credential) -> Digest {
     let Credential { username, password, .. } = credential;
     Digest::of(format!("{}:{username}{password}", username.len()).as_bytes())
@@ -96,7 +118,7 @@ impl Inner {
         credential: Option<&Credential>,
     ) -> Result<(), StoreError> {
         let (store, image, name) = (self.store.clone(), image.clone(), reference.name());
-        let proof = Proof::of(credential);
+        let (proof, metrics) = (Proof::of(credential), self.metrics.clone());
         let turn = self.proofs.turn(image.hex()).await;
         blocking(move || {
             let mut proofs = store.proofs(&image)?.unwrap_or_default();
@@ -105,6 +127,7 @@ impl Inner {
             known.join(proof);
             let is_new = *known != before;
             let written = if is_new { store.put_proofs(&image, &proofs) } else { Ok(()) };
+            metrics.count_proofs(&store);
             drop(turn);
             written
         })
@@ -113,15 +136,25 @@ impl Inner {
 
     /// Whether a pod with these credentials may use an image without asking its registry.
     pub(crate) fn permits(&self, image: &Image, keyring: &Keyring) -> Result<bool, StoreError> {
+        let checked = self.check(image, keyring);
+        let result = checked.as_ref().map_or("error", |check| check.as_str());
+        self.metrics.checks.with_label_values(&[result]).inc();
+        checked.map(|check| check != Check::Unproven)
+    }
+
+    fn check(&self, image: &Image, keyring: &Keyring) -> Result<Check, StoreError> {
         let name = image.reference.name();
         let policy = &self.config.verification;
         if is_exempt(policy, &name) {
-            return Ok(true);
+            return Ok(Check::Exempt);
         }
-        let Some(proofs) = self.store.proofs(&image.top)? else {
-            return Ok(*policy == Verification::NeverPreloaded);
+        let proof = match self.store.proofs(&image.top)? {
+            None if *policy == Verification::NeverPreloaded => return Ok(Check::Exempt),
+            None => None,
+            Some(mut proofs) => proofs.remove(&name),
         };
-        Ok(proofs.get(&name).is_some_and(|proof| proof.permits(keyring, &image.reference)))
+        let is_proven = proof.is_some_and(|proof| proof.permits(keyring, &image.reference));
+        Ok(if is_proven { Check::Proven } else { Check::Unproven })
     }
 }
 

@@ -90,6 +90,8 @@ impl Inner {
         let turn = self.compilations.turn(program.id.hex()).await;
         let (cache, id, held) = (self.cache.clone(), program.id.clone(), turn.clone());
         let found = blocking(move || cache.find(&id).inspect(|_| drop(held))).await?;
+        let result = if found.is_some() { "hit" } else { "miss" };
+        self.metrics.code.with_label_values(&[result]).inc();
         if let Some(entry) = found {
             return Ok(Compiled::of(entry, None));
         }

@@ -8,6 +8,7 @@ use crate::digest::Digest;
 use crate::error::Problem;
 use crate::flight::Turn;
 use crate::image::Blob;
+use crate::metrics::Metrics;
 use crate::pace::Meter;
 use crate::partial::{self, Partial};
 use crate::registry::{Body, Repository};
@@ -19,6 +20,7 @@ const PIECE: usize = 256 * 1024;
 
 /// A blob to be downloaded.
 struct Download<'d> {
+    metrics: &'d Metrics,
     repository: &'d Repository<'d>,
     blob: &'d Blob,
     what: &'static str,
@@ -45,7 +47,7 @@ impl Inner {
             return Ok(());
         }
         let _shown = self.under_way.begin(repository.name(), blob);
-        let download = Download { repository, blob, what, turn };
+        let download = Download { metrics: &self.metrics, repository, blob, what, turn };
         let mut tries = Tries::new(&repository.retry);
         loop {
             let slot = self.pulls.acquire().await;
@@ -112,6 +114,7 @@ impl Download<'_> {
             let end = !matches!(next, Ok(Some(_)));
             if let Ok(Some(chunk)) = &next {
                 piece.extend_from_slice(chunk);
+                self.count(chunk);
             }
             if partial.len() + piece.len() as u64 > self.blob.size {
                 self.forget(partial).await?;
@@ -124,6 +127,13 @@ impl Download<'_> {
             if end {
                 return self.ended(partial, next.err(), is_sized).await.map(|all| (all, begun));
             }
+        }
+    }
+
+    fn count(&self, chunk: &Bytes) {
+        // What a folder has is not downloaded.
+        if !self.repository.is_local() {
+            self.metrics.downloaded.inc_by(chunk.len() as u64);
         }
     }
 

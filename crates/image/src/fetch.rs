@@ -87,7 +87,7 @@ impl Inner {
 
     /// Writes down what is known of an image, beside what is known of it for another purpose.
     async fn keep(&self, record: Record) -> Result<Record, StoreError> {
-        let store = self.store.clone();
+        let (store, metrics) = (self.store.clone(), self.metrics.clone());
         let turn = self.proofs.turn(record.digest.hex()).await;
         blocking(move || {
             let record = match store.record(&record.digest) {
@@ -95,6 +95,7 @@ impl Inner {
                 None => record,
             };
             let kept = store.put_record(&record).map(|()| record);
+            metrics.count_proofs(&store);
             drop(turn);
             kept
         })

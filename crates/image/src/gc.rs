@@ -121,18 +121,25 @@ impl Inner {
             .into_iter()
             .partition(|(at, _)| collect.oldest.is_some_and(|oldest| since(at) > oldest));
         for (_, record) in &old {
-            collected.aged += usize::from(self.drop_image(record)?);
+            collected.aged += self.collected("age", self.drop_image(record)?);
         }
         self.sweep()?;
         for (_, record) in rest.iter().filter(|(at, _)| since(at) >= collect.youngest) {
             if Disk::of(self.store.root())?.excess(collect) == 0 {
                 return Ok(collected);
             }
-            collected.spaced += usize::from(self.drop_image(record)?);
+            collected.spaced += self.collected("space", self.drop_image(record)?);
             self.sweep()?;
         }
         collected.lacking = Disk::of(self.store.root())?.excess(collect);
         Ok(collected)
+    }
+
+    /// Counts an image that is gone.
+    fn collected(&self, reason: &str, is_gone: bool) -> usize {
+        let count = usize::from(is_gone);
+        self.metrics.collected.with_label_values(&[reason]).inc_by(count as u64);
+        count
     }
 
     /// Images that no pod uses, those first that were not used for the longest time.
@@ -155,8 +162,10 @@ impl Inner {
     /// Removes an image's names and its record. False if somebody has it in hand.
     pub(crate) fn drop_image(&self, record: &Record) -> Result<bool, StoreError> {
         let path = self.store.record_path(&record.digest);
+        let operation = self.metrics.operation("remove_image");
         let removed = self.holds.remove(&path, None, || self.store.remove_record(&record.digest));
-        removed.transpose()?;
+        operation.end(removed.transpose())?;
+        self.metrics.count_proofs(&self.store);
         let is_gone = !path.exists();
         if is_gone {
             self.uses.forget(&record.digest);

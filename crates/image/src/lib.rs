@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 mod access;
 mod artifact;
@@ -48,6 +49,7 @@ mod interface;
 mod keyring;
 mod layout;
 mod manifest;
+mod metrics;
 mod pace;
 mod partial;
 mod platform;
@@ -81,6 +83,7 @@ pub use import::{ImportError, Local};
 pub use inspect::{Inside, InspectError, Inspected, Verdict};
 pub use interface::Interface;
 pub use keyring::{Keyring, SecretError};
+pub use metrics::Metrics;
 pub use pace::Pace;
 pub use program::{Program, ProgramError};
 pub use progress::Download;
@@ -100,6 +103,7 @@ use clients::Clients;
 use flight::Flights;
 use gc::Uses;
 use holds::Holds;
+use metrics::{Current, size_class};
 use program::Programs;
 use provider::Answers;
 use rate::{Rate, Underway};
@@ -130,6 +134,8 @@ pub struct Config {
     pub verification: Verification,
     /// Programs that know credentials, in the order in which they are asked.
     pub providers: Vec<Provider>,
+    /// What tells their configuration from another one; none where there are none.
+    pub providers_hash: Option<String>,
     /// How large content may be.
     pub limits: Limits,
     /// How long a registry is waited for.
@@ -208,6 +214,7 @@ impl Config {
             collect: Collect::default(),
             verification: Verification::default(),
             providers: Vec::new(),
+            providers_hash: None,
             limits: Limits::default(),
             patience: Patience::default(),
             retry: Retry::default(),
@@ -248,6 +255,7 @@ pub struct Images(Arc<Inner>);
 
 struct Inner {
     config: Config,
+    metrics: Metrics,
     store: Arc<Store>,
     clients: Clients,
     /// What was compiled for the engine that the compiler named at the start.
@@ -287,16 +295,20 @@ impl Images {
     /// # Errors
     /// When the folder cannot be used, the compiler does not answer, or the process has no
     /// TLS provider.
-    pub async fn open(config: Config) -> Result<Self, Error> {
+    pub async fn open(config: Config, metrics: Metrics) -> Result<Self, Error> {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             return Err(Error::NoTlsProvider);
         }
         let path = config.compiler.clone();
         let engine = compile::engine(&path).await;
         let engine = engine.map_err(|cause| Error::Compiler { path, cause })?;
-        let root = config.root.clone();
+        let (root, counts) = (config.root.clone(), metrics.clone());
+        if let Some(hash) = &config.providers_hash {
+            metrics.providers.info.with_label_values(&[hash]).set(1);
+        }
         let (store, cache) = blocking(move || {
             let store = Arc::new(Store::open(root)?);
+            counts.count_proofs(&store);
             Cache::open(store.clone(), engine).map(|cache| (store, Arc::new(cache)))
         })
         .await?;
@@ -318,6 +330,7 @@ impl Images {
             holds: Holds::default(),
             uses: Uses::default(),
             missing: Mutex::default(),
+            metrics,
             config,
         })))
     }
@@ -329,6 +342,7 @@ impl Images {
 
     /// The same for either purpose; what was pulled for the other one is made ready, where all of it is here.
     pub async fn present(&self, reference: &Reference, purpose: Purpose) -> Option<Image> {
+        let _counted = self.0.metrics.operation("image_status");
         self.0.present(reference, purpose).await
     }
 
@@ -360,7 +374,13 @@ impl Images {
         keyring: &Keyring,
         purpose: Purpose,
     ) -> Result<Image, PullError> {
-        self.0.pull(reference, keyring, purpose).await
+        let Inner { metrics, .. } = &*self.0;
+        let (_in_progress, since) = (Current::of(&metrics.in_progress), Instant::now());
+        let operation = metrics.operation("pull_image");
+        let image = operation.end(self.0.pull(reference, keyring, purpose).await)?;
+        let pulls = metrics.pulls.with_label_values(&[size_class(image.size)]);
+        pulls.observe(since.elapsed().as_secs_f64());
+        Ok(image)
     }
 
     /// Takes up what lies on this machine as an image of a name that says what is in it, for `find`.
@@ -440,6 +460,7 @@ impl Images {
 
     /// All images of this node, the largest first.
     pub fn list(&self) -> Vec<Listed> {
+        let _counted = self.0.metrics.operation("list_images");
         let mut names = self.0.store.names();
         names.sort_by_key(|(name, _)| (!name.contains('@'), name.clone()));
         let listed = |record: image::Record| {

@@ -228,10 +228,14 @@ impl Inner {
 
     async fn question(&self, provider: &Provider, image: &str, caller: &Caller) -> Answer {
         let request = Request::new(provider, image, caller.token.as_deref(), &caller.annotations);
+        let (label, since) = ([provider.name.as_str()], Instant::now());
         let ran = request.run(provider, self.config.patience.provider).await;
+        let took = since.elapsed().as_secs_f64();
+        self.metrics.providers.durations.with_label_values(&label).observe(took);
         match ran {
             Ok(answer) => answer,
             Err(error) => {
+                self.metrics.providers.errors.with_label_values(&label).inc();
                 tracing::warn!(
                     provider = provider.name,
                     image,

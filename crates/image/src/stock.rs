@@ -58,6 +58,7 @@ pub enum LookUpError {
 impl Images {
     /// All images, in the order of their names.
     pub fn stock(&self) -> Vec<Stocked> {
+        let _counted = self.0.metrics.operation("list_images");
         let named = self.0.store.all_named();
         let records = self.0.store.records().into_iter();
         let mut stock: Vec<_> = records.map(|record| stocked(&record, &named)).collect();

@@ -42,6 +42,7 @@ mod find;
 mod groups;
 mod hook;
 mod host;
+mod image_metrics;
 mod in_use;
 mod layers;
 mod left;

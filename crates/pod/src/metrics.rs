@@ -2,20 +2,22 @@
 
 use prometheus::Registry;
 
-use crate::probe;
+use crate::{image_metrics, probe};
 
 /// What is counted of pods. Clones count together.
 #[derive(Debug, Clone)]
 pub struct Metrics {
+    pub(crate) images: image_metrics::Metrics,
     pub(crate) probes: probe::Metrics,
 }
 
 impl Metrics {
-    /// Has all of it shown by `probes`, which is what `/metrics/probes` serves.
+    /// Has it shown by `node`, which is what `/metrics` serves, and by `probes`, which is what `/metrics/probes` serves.
     ///
     /// # Errors
-    /// When the registry has something of one of the names.
-    pub fn register(probes: &Registry) -> prometheus::Result<Self> {
-        Ok(Self { probes: probe::Metrics::register(probes)? })
+    /// When a registry has something of one of the names.
+    pub fn register(node: &Registry, probes: &Registry) -> prometheus::Result<Self> {
+        let images = image_metrics::Metrics::register(node)?;
+        Ok(Self { images, probes: probe::Metrics::register(probes)? })
     }
 }

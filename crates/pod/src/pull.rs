@@ -193,12 +193,20 @@ pub(crate) async fn mount(
 /// The image by its policy, with the pod's credentials.
 async fn get(host: &Arc<Host>, pod: &Arc<Pod>, teller: &Teller<'_>) -> Result<Image, Waiting> {
     let Asked { want, policy, .. } = teller.asked;
+    let mut request = host.metrics.images.request(policy);
     let reference = &reference(teller)?;
     let mut keyring = credentials::keyring(host, teller).await?;
     let identity = credentials::identity(host, pod, reference, &mut keyring).await;
-    if let Some(image) = present(host, reference, &keyring, teller).await? {
-        return Ok(image);
+    match present(host, reference, &keyring, teller).await? {
+        Here::Usable(image) => {
+            (request.is_here, request.is_pulled) = (Some(true), Some(false));
+            return Ok(*image);
+        }
+        Here::Unproven => request.is_here = Some(true),
+        Here::Missing => request.is_here = Some(false),
+        Here::Unasked => {}
     }
+    request.is_pulled = (policy != "Never" || request.is_here == Some(true)).then_some(true);
     // An image that the pod may not use is as one that is not there: who may not have it learns nothing of it.
     if policy == "Never" {
         let message =
@@ -221,26 +229,35 @@ fn reference(teller: &Teller<'_>) -> Result<Reference, Waiting> {
     })
 }
 
+/// What is here already of what a pod asks for.
+enum Here {
+    /// The image, and the pod may use it.
+    Usable(Box<Image>),
+    /// It has not proven that it may.
+    Unproven,
+    Missing,
+    /// By its policy it does not matter.
+    Unasked,
+}
+
 /// The image that is here already, if the policy lets it be taken and the pod may use it.
 async fn present(
     host: &Host,
     reference: &Reference,
     keyring: &Keyring,
     teller: &Teller<'_>,
-) -> Result<Option<Image>, Waiting> {
+) -> Result<Here, Waiting> {
     let Asked { want, policy, purpose, .. } = teller.asked;
     if policy == "Always" {
-        return Ok(None);
+        return Ok(Here::Unasked);
     }
-    let permitted = match host.images.present(reference, *purpose).await {
-        Some(image) => permitted(host, image, keyring, teller)?,
-        None => None,
+    let Some(image) = host.images.present(reference, *purpose).await else {
+        return Ok(Here::Missing);
     };
-    if permitted.is_some() {
-        let message = format!("Container image \"{}\" already present on machine", want.image);
-        teller.say(Kind::Normal, "Pulled", &message);
-    }
-    Ok(permitted)
+    let Some(image) = permitted(host, image, keyring, teller)? else { return Ok(Here::Unproven) };
+    let message = format!("Container image \"{}\" already present on machine", want.image);
+    teller.say(Kind::Normal, "Pulled", &message);
+    Ok(Here::Usable(Box::new(image)))
 }
 
 /// The image, if the pod has proven that it may use it, or need not.
@@ -283,9 +300,9 @@ async fn pull(
         Err(error) => {
             // Another pod may have pulled it meanwhile.
             if error.is_throttled()
-                && let Some(image) = present(host, reference, keyring, teller).await?
+                && let Here::Usable(image) = present(host, reference, keyring, teller).await?
             {
-                return Ok(image);
+                return Ok(*image);
             }
             // What a provider could not give may be why.
             let failed = providers.iter().map(|failure| format!(" ({failure})"));

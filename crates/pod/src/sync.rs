@@ -28,7 +28,7 @@ use crate::settings::settings;
 use crate::status::Waiting;
 use crate::user::Choice;
 use crate::view::log_path;
-use crate::volumes::{Mounts, mounts};
+use crate::volumes::{Mounts, image_mounts, mounts};
 use crate::want::{self, Want};
 use crate::worker::{Fetched, Notice, Worker};
 
@@ -301,7 +301,11 @@ impl Worker {
         let (host, pod) = (Arc::clone(&self.host), Arc::clone(&self.record.pod));
         let asked = container.clone();
         let start = move || start(&host, &pod, &asked, &place, &etc, config);
-        match tokio::task::spawn_blocking(start).await {
+        let started = tokio::task::spawn_blocking(start).await;
+        let of_images = image_mounts(&self.record.pod, container);
+        let is_mounted = !matches!(started, Ok(Err(sandbox::Error::ImageSubPath { .. })));
+        self.host.metrics.images.volumes.mounted(of_images, is_mounted);
+        match started {
             Ok(Ok(sandbox)) => {
                 self.attend(name, sandbox);
                 self.save();

@@ -15,6 +15,7 @@ mod harness;
 mod http;
 mod image;
 mod image_commands;
+mod metrics;
 mod mounted;
 mod network;
 mod node;

@@ -11,6 +11,8 @@ use nodule_e2e::test::{self, Test};
 use nodule_e2e::{paths, ports, status, wait};
 use serde_json::{Value, json};
 
+use crate::metrics;
+
 /// A pod's spec with the HTTP program on a port of its own.
 async fn web(test: &Test<'_>) -> Result<Value> {
     let program = std::fs::read(paths::guest("web.p2.wasm")?)?;
@@ -68,17 +70,6 @@ async fn a_deployment_of_an_http_program_is_available_when_its_probes_succeed() 
     .await
 }
 
-/// What the node's own port answers to a service account of the test's namespace, by what the API server says of its token.
-fn asked_of_node(test: &Test<'_>, account: &str, path: &str) -> Result<String> {
-    let endpoint = "jsonpath={.status.daemonEndpoints.kubeletEndpoint.Port}";
-    let port = test.kubectl(&["get", "node", test.agent.name(), "-o", endpoint])?;
-    let token = test.kubectl(&["create", "token", account])?;
-    let server = format!("--server=https://127.0.0.1:{port}");
-    let token = format!("--token={}", token.trim());
-    let authority = format!("--certificate-authority={}", test.agent.file("ca.crt").display());
-    test.kubectl(&["--kubeconfig=/dev/null", &server, &token, &authority, "get", "--raw", path])
-}
-
 #[tokio::test]
 async fn probes_are_counted_for_whoever_may_get_the_nodes_metrics() -> Result<()> {
     test::run(async |test| {
@@ -86,23 +77,8 @@ async fn probes_are_counted_for_whoever_may_get_the_nodes_metrics() -> Result<()
         spec["containers"][0]["readinessProbe"] = get("/hello");
         test.pod("web", spec).await?;
         test.pod_until("web", "to be ready", status::is_ready).await?;
-        let metrics = "/metrics/probes";
-        let refused = asked_of_node(test, "default", metrics).expect_err("nothing is allowed");
-        ensure!(format!("{refused:#}").contains("Forbidden"), "{refused:#}");
-
-        test.kubectl(&["create", "serviceaccount", "watcher"])?;
-        // Cluster roles are everybody's: these have the namespace's name, and are its own.
-        let name = test.namespace.clone();
-        let account = format!("--serviceaccount={name}:watcher");
-        test.kubectl(&["create", "clusterrole", &name, "--verb=get", "--resource=nodes/metrics"])?;
-        let role = format!("--clusterrole={name}");
-        test.kubectl(&["create", "clusterrolebinding", &name, &role, &account])?;
-        // The API server takes a moment to go by a role, and the node remembers its no for a while.
-        let look = || asked_of_node(test, "watcher", metrics).ok();
-        let shown = wait::found("the metrics", look).await;
-        test.kubectl(&["delete", "clusterrole,clusterrolebinding", &name])?;
-        let shown = shown?;
-        let labels = format!(r#"container="main",namespace="{name}",pod="web","#);
+        let shown = metrics::shown(test, "/metrics/probes").await?;
+        let labels = format!(r#"container="main",namespace="{}",pod="web","#, test.namespace);
         for (wanted, rest) in [
             (
                 format!("prober_probe_total{{{labels}"),

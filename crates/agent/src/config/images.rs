@@ -33,7 +33,7 @@ pub(super) fn images(arguments: &Arguments, file: &File, host: &Host) -> Result<
     images.rate = rates::pulls(&file.kubelet);
     images.collect = collect(&file.kubelet)?;
     images.verification = verification(&file.kubelet)?;
-    images.providers = providers(
+    (images.providers, images.providers_hash) = providers(
         arguments
             .image_credential_provider_config
             .as_deref()

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nodule_image::{Provider, TokenAttributes, TokenCache};
+use ring::digest::{self, SHA256};
 use serde::Deserialize;
 
 use super::values::GoDuration;
@@ -63,10 +64,14 @@ enum CacheType {
     ServiceAccount,
 }
 
-/// The providers of a file or of the files of a folder, whose programs lie in `programs`. Both are given, or none.
-pub(super) fn providers(file: Option<&Path>, programs: Option<&Path>) -> Result<Vec<Provider>> {
+/// The providers of a file or of the files of a folder, whose programs lie in `programs`, and the hash of what the files say.
+/// Both are given, or none.
+pub(super) fn providers(
+    file: Option<&Path>,
+    programs: Option<&Path>,
+) -> Result<(Vec<Provider>, Option<String>)> {
     let (file, programs) = match (file, programs) {
-        (None, None) => return Ok(Vec::new()),
+        (None, None) => return Ok((Vec::new(), None)),
         (Some(file), Some(programs)) => (file, programs),
         (Some(_), None) => bail!(
             "the folder of the credential providers is not given: set --image-credential-provider-bin-dir or imageCredentialProviderBinDir"
@@ -76,9 +81,13 @@ pub(super) fn providers(file: Option<&Path>, programs: Option<&Path>) -> Result<
         ),
     };
     let (mut providers, mut names) = (Vec::new(), BTreeSet::new());
+    let mut hash = digest::Context::new(&SHA256);
     for path in files(file)? {
         let place = || format!("credential providers {}", path.display());
         let text = fs::read_to_string(&path).with_context(place)?;
+        // As the kubelet computes it, so that nodes of both kinds can be compared.
+        hash.update(&(text.len() as u64).to_be_bytes());
+        hash.update(text.as_bytes());
         for entry in parse(&text).with_context(place)? {
             ensure!(
                 names.insert(entry.name.clone()),
@@ -91,7 +100,9 @@ pub(super) fn providers(file: Option<&Path>, programs: Option<&Path>) -> Result<
             providers.push(provider.with_context(|| format!("{}: provider {name:?}", place()))?);
         }
     }
-    Ok(providers)
+    let digest = hash.finish();
+    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok((providers, Some(format!("sha256:{hex}"))))
 }
 
 /// The file itself; of a folder those that may hold a configuration, by their names.
@@ -230,7 +241,7 @@ mod tests {
         let (programs, folder) = (programs(), tempfile::tempdir()?);
         let file = folder.path().join("config");
         fs::write(&file, text)?;
-        providers(Some(&file), Some(programs.path()))
+        Ok(providers(Some(&file), Some(programs.path()))?.0)
     }
 
     #[test]
@@ -259,8 +270,12 @@ mod tests {
         write("1.yml", "b");
         write("notes.txt", "a");
         let of = || providers(Some(folder.path()), Some(programs.path()));
-        let names: Vec<_> = of().unwrap().into_iter().map(|one| one.name).collect();
+        let (all, hash) = of().unwrap();
+        let names: Vec<_> = all.into_iter().map(|one| one.name).collect();
         assert_eq!(names, ["b", "a"]);
+        // Of each file its length in eight bytes, the highest first, and what is in it.
+        let expected = "sha256:8a6eacc575a70a16c52bcd5721a8b4ab8c062db6220cddbfd7e4b1478d3f684e";
+        assert_eq!(hash.as_deref(), Some(expected));
         write("3.json", "a");
         assert!(format!("{:#}", of().unwrap_err()).contains("two providers are named \"a\""));
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use nodule_image::{Config, Download, Images};
+use nodule_image::{Config, Download, Images, Metrics};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep};
@@ -95,7 +95,9 @@ pub(super) fn config(place: &Place) -> Result<Config> {
 
 impl Own {
     async fn open(place: &Place, lock: Lock) -> Result<Self> {
-        let images = Images::open(config(place)?).await.context("open the images")?;
+        // Nobody asks for what is counted.
+        let counted = Metrics::register(&prometheus::Registry::new()).context("count images")?;
+        let images = Images::open(config(place)?, counted).await.context("open the images")?;
         Ok(Self { keeper: Keeper::new(images, place.root.clone()), _lock: lock })
     }
 

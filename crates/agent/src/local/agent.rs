@@ -37,7 +37,10 @@ pub(crate) async fn run(place: &Place) -> Result<()> {
     }
     crate::agent::has_sandbox(&settings.pods)?;
     let collect = settings.images.collect.clone();
-    let images = Images::open(settings.images).await.context("open the images")?;
+    // Nobody asks for what is counted.
+    let nobody = prometheus::Registry::new();
+    let counted = nodule_image::Metrics::register(&nobody).context("count images")?;
+    let images = Images::open(settings.images, counted).await.context("open the images")?;
     let (orders, ordered) = mpsc::channel(QUEUE);
     let sources = Sources { orders: Some(ordered), ..Sources::default() };
     // There is no Node, nobody who measures this machine, and nobody who waits with its shutdown.
@@ -46,8 +49,7 @@ pub(crate) async fn run(place: &Place) -> Result<()> {
         starved: watch::channel(Vec::new()).1,
         shutting: watch::channel(false).1,
     };
-    // Nobody asks for what is counted.
-    let metrics = Metrics::register(&prometheus::Registry::new()).context("count probes")?;
+    let metrics = Metrics::register(&nobody, &nobody).context("count what pods do")?;
     let (pods, runner) = Pods::new(sources, settings.pods, images.clone(), inputs, metrics);
     let listener = listen(&place.socket())?;
     info!(version = env!("CARGO_PKG_VERSION"), "starting without a cluster");

@@ -5,10 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use futures::future::join_all;
-use nodule_image::{CompileError, Config, Image, Images, Kind};
+use nodule_image::{CompileError, Config, Image, Kind};
 
 use crate::endings::Waiting;
-use crate::node::{Node, command, compile, config, module};
+use crate::node::{Node, command, compile, config, module, try_open};
 use crate::registry::Registry;
 
 pub(crate) async fn pulled(wasm: &[u8], change: impl FnOnce(&mut Config)) -> (Node, Image) {
@@ -80,10 +80,9 @@ async fn a_bad_program_is_told_in_the_compilers_words() {
 
 #[tokio::test]
 async fn without_a_compiler_there_are_no_images() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(folder.path());
     config.compiler = folder.path().join("absent");
-    let error = Images::open(config).await.err().unwrap().to_string();
+    let error = try_open(config).await.err().unwrap().to_string();
     assert!(error.contains("absent") && error.contains("engine"), "{error}");
 }

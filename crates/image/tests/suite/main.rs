@@ -22,6 +22,8 @@ mod layers;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod mirrors;
 #[cfg(test)]
 mod node;

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nodule_image::{
-    CompileError, Compiled, Config, Image, Images, Keyring, Program, PullError, Reference, Retry,
+    CompileError, Compiled, Config, Image, Images, Keyring, Metrics, Program, PullError, Reference,
+    Retry,
 };
+use prometheus::TextEncoder;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -29,6 +31,8 @@ pub(crate) fn command(more: &str) -> Vec<u8> {
 
 pub(crate) struct Node {
     pub(crate) images: Images,
+    /// What `/metrics` would serve.
+    pub(crate) metrics: prometheus::Registry,
     folder: TempDir,
 }
 
@@ -43,7 +47,15 @@ impl Node {
         let mut config = config(folder.path());
         config.plain_http.push(registry.host.clone());
         change(&mut config);
-        Self { images: open(config).await, folder }
+        let metrics = prometheus::Registry::new();
+        Self { images: open_counting(config, &metrics).await.unwrap(), metrics, folder }
+    }
+
+    /// What is counted under a name and its labels (`name{label="value"}`); none if it never was.
+    pub(crate) fn counted(&self, series: &str) -> Option<f64> {
+        let shown = TextEncoder::new().encode_to_string(&self.metrics.gather()).unwrap();
+        let mut lines = shown.lines().filter_map(|line| line.split_once(' '));
+        lines.find_map(|(name, value)| (name == series).then(|| value.parse().unwrap()))
     }
 
     pub(crate) async fn pull(&self, name: &str) -> Result<Image, PullError> {
@@ -70,8 +82,19 @@ impl Node {
 }
 
 pub(crate) async fn open(config: Config) -> Images {
+    try_open(config).await.unwrap()
+}
+
+pub(crate) async fn try_open(config: Config) -> Result<Images, nodule_image::Error> {
+    open_counting(config, &prometheus::Registry::new()).await
+}
+
+async fn open_counting(
+    config: Config,
+    metrics: &prometheus::Registry,
+) -> Result<Images, nodule_image::Error> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Images::open(config).await.unwrap()
+    Images::open(config, Metrics::register(metrics).unwrap()).await
 }
 
 pub(crate) fn config(root: &Path) -> Config {

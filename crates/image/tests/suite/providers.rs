@@ -38,6 +38,31 @@ fn program(folder: &Path, body: &str) -> PathBuf {
     path
 }
 
+#[tokio::test]
+async fn providers_are_counted_by_their_names_and_their_configuration_is_told() {
+    let good = |key: &str| says(&answer("Image", "0s", key, "right"));
+    let body = |key: &str| {
+        let first = "[ -e \"$ASKED/again\" ] || { touch \"$ASKED/again\"; exit 3; }";
+        format!("{first}\n{}", good(key))
+    };
+    let case = Case::new(body, |_| ()).await;
+    let image = format!("{}/team/a:1", case.registry.host);
+    let reference = Reference::parse(&image).unwrap();
+    for expected in [1, 0] {
+        let (mut keyring, token) = (Keyring::default(), |_| async { Err(String::new()) });
+        let failed = case.node.images.provide(&reference, &mut keyring, None, token).await;
+        assert_eq!(failed.len(), expected);
+    }
+    let counted = |series: &str| case.node.counted(series);
+    let of = "{plugin_name=\"cloud\"}";
+    let durations = "kubelet_credential_provider_plugin_duration_count";
+    assert_eq!(counted(&format!("{durations}{of}")), Some(2.0));
+    let errors = "kubelet_credential_provider_plugin_errors_total";
+    assert_eq!(counted(&format!("{errors}{of}")), Some(1.0));
+    let info = "kubelet_credential_provider_config_info{hash=\"sha256:0\"}";
+    assert_eq!(counted(info), Some(1.0));
+}
+
 /// What a good program says.
 fn answer(scope: &str, duration: &str, key: &str, password: &str) -> String {
     let (duration, auth) = (
@@ -88,6 +113,7 @@ impl Case {
         change(&mut provider);
         let node = Node::with(&registry, |config| {
             config.providers = vec![provider];
+            config.providers_hash = Some("sha256:0".to_owned());
             config.patience.provider = patience;
         });
         Self { node: node.await, registry, folder }

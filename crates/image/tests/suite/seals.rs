@@ -4,10 +4,10 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use nodule_image::{Compiled, Image, Images, Kind};
+use nodule_image::{Compiled, Image, Kind};
 
 use crate::compilations::pulled;
-use crate::node::{Node, command, compile, config, open};
+use crate::node::{Node, command, compile, config, open, try_open};
 use crate::registry::Registry;
 
 /// An image that the agent before has compiled.
@@ -130,7 +130,7 @@ async fn a_key_that_cannot_be_read_or_is_damaged_is_never_replaced() {
     let left = Left::new().await;
     let key = left.node.root().join("aot.key");
     let good = fs::read(&key).unwrap();
-    let error = async || Images::open(config(left.node.root())).await.err().unwrap().to_string();
+    let error = async || try_open(config(left.node.root())).await.err().unwrap().to_string();
 
     fs::write(&key, "short").unwrap();
     let text = error().await;

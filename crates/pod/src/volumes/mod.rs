@@ -30,7 +30,7 @@ use crate::worker::{Notice, Worker};
 
 pub(crate) use image::{Mounts, Pictures};
 pub(crate) use job::Mounted;
-pub(crate) use mounts::mounts;
+pub(crate) use mounts::{image_mounts, mounts};
 use token::Tokens;
 
 /// Where each of the pod's volumes lies on the host, by name.

@@ -42,6 +42,15 @@ fn one(
     })
 }
 
+/// How many of the container's mounts are of images.
+pub(crate) fn image_mounts(pod: &Pod, container: &Container) -> usize {
+    let mounts = container.volume_mounts.iter().flatten();
+    let is_image = |mount: &&VolumeMount| {
+        volume(pod, &mount.name).is_some_and(|volume| volume.image.is_some())
+    };
+    mounts.filter(is_image).count()
+}
+
 /// What the agent writes, nobody else does; and an image's files are those of all who use it.
 fn is_read_only(volume: &Volume) -> bool {
     let claim = volume.persistent_volume_claim.as_ref();

@@ -35,10 +35,17 @@ fn pod(registry: &Registry, guest: &str, mount: &Value) -> Value {
     pod
 }
 
+/// How many mounts of images were asked for, made, and not made.
+fn mounts_counted(agent: &Agent) -> [u64; 3] {
+    ["requested", "mounted_succeed", "mounted_errors"].map(|what| {
+        agent.counted(&format!("kubelet_image_volume_{what}_total")).expect("it is always shown")
+    })
+}
+
 /// Runs a guest to its end; its exit code, and the status of its container.
 async fn run(guest: &str, mount: &Value) -> (i64, Value) {
     let (api, registry, root) = (Api::start().await, registry().await, Root::new());
-    let _agent = Agent::with(&api, root.path(), &[&registry.host]).await;
+    let agent = Agent::with(&api, root.path(), &[&registry.host]).await;
     api.apply(pod(&registry, guest, mount));
     let told = api.until("an end", |api| {
         let status = api.pod("web")?["status"]["containerStatuses"][0].clone();
@@ -46,6 +53,9 @@ async fn run(guest: &str, mount: &Value) -> (i64, Value) {
         Some((code, status))
     });
     let told = told.await;
+    assert_eq!(mounts_counted(&agent), [1, 1, 0]);
+    let requests = agent.requests("ifnotpresent", "false", "true");
+    assert_eq!(requests, Some(2), "the guest and the model");
     api.delete("web", 1);
     api.until("removal", |api| api.pod("web").is_none().then_some(())).await;
     told
@@ -80,12 +90,17 @@ async fn nothing_is_written_to_an_image_whatever_the_mount_says() {
 #[tokio::test]
 async fn a_part_that_there_is_not_is_refused_and_not_made() {
     let (api, registry, root) = (Api::start().await, registry().await, Root::new());
-    let _agent = Agent::with(&api, root.path(), &[&registry.host]).await;
+    let agent = Agent::with(&api, root.path(), &[&registry.host]).await;
     api.apply(pod(&registry, "reads", &json!({"subPath": "none"})));
     let told = api.status("web", crate::REASON, "CreateContainerError").await;
     let message = &told["status"]["containerStatuses"][0]["state"]["waiting"]["message"];
     let message = message.as_str().unwrap();
     assert!(message.starts_with("ImageVolumeMountFailed: subPath none: open none"), "{message}");
+    let [requested, succeeded, failed] = mounts_counted(&agent);
+    assert!(
+        failed > 0 && requested == failed && succeeded == 0,
+        "{requested} {succeeded} {failed}"
+    );
     for tree in std::fs::read_dir(root.path().join("images/trees")).unwrap() {
         assert!(!tree.unwrap().path().join("none").exists());
     }

@@ -45,7 +45,7 @@ use nodule_pod::{
     Cgroups, Clients, Config, Inputs, Instance, Metrics, Pods, ShutdownGroup, Sources, Starved,
     Static,
 };
-use prometheus::Registry;
+use prometheus::{Registry, TextEncoder};
 use root::Root;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -54,6 +54,8 @@ use tokio::task::JoinSet;
 /// An agent's pods on a node of their own. Dropped, they end as with `kill -9`.
 struct Agent {
     pods: Pods,
+    /// What `/metrics` shows.
+    counts: Registry,
     /// What `/metrics/probes` shows.
     probes: Registry,
     images: Images,
@@ -78,6 +80,21 @@ impl Agent {
         let agent = Self::sourced(api, root, registries, cgroups, Vec::new(), |_| ()).await;
         agent.register();
         agent
+    }
+
+    /// What is counted under a name and its labels (`name{label="value"}`); none if it never was.
+    fn counted(&self, series: &str) -> Option<u64> {
+        let shown = TextEncoder::new().encode_to_string(&self.counts.gather()).unwrap();
+        let mut lines = shown.lines().filter_map(|line| line.split_once(' '));
+        lines.find_map(|(name, value)| (name == series).then(|| value.parse().unwrap()))
+    }
+
+    /// Requests for images of this policy, of what was found, and of what followed.
+    fn requests(&self, policy: &str, is_here: &str, is_pulled: &str) -> Option<u64> {
+        let name = "kubelet_image_manager_ensure_image_requests_total";
+        self.counted(&format!(
+            "{name}{{present_locally=\"{is_here}\",pull_policy=\"{policy}\",pull_required=\"{is_pulled}\"}}"
+        ))
     }
 
     /// Tells the agent that its node is registered.
@@ -113,7 +130,9 @@ impl Agent {
         let mut config = nodule_image::Config::new(root.join("images"), program("NODULE_COMPILE"));
         config.collect.youngest = Duration::ZERO;
         config.plain_http = registries.iter().map(|host| (*host).to_owned()).collect();
-        let images = Images::open(config).await.unwrap();
+        let counts = Registry::new();
+        let counted = nodule_image::Metrics::register(&counts).unwrap();
+        let images = Images::open(config, counted).await.unwrap();
         let mut config = Config {
             node: "n1".to_owned(),
             version: "v1.36.3".to_owned(),
@@ -150,7 +169,7 @@ impl Agent {
         let (shutting, is_shutting) = watch::channel(false);
         let inputs = Inputs { node, starved: short, shutting: is_shutting };
         let probes = Registry::new();
-        let metrics = Metrics::register(&probes).unwrap();
+        let metrics = Metrics::register(&counts, &probes).unwrap();
         let clients = Clients { pods: api.client(), events: api.client() };
         let sources = Sources { cluster: Some(clients), statics, orders: None };
         let (pods, runner) = Pods::new(sources, config, images.clone(), inputs, metrics);
@@ -159,7 +178,7 @@ impl Agent {
             let Err(error) = runner.run().await;
             panic!("{error}");
         });
-        Self { pods, probes, images, registered, starved, shutting, _runner: tasks }
+        Self { pods, counts, probes, images, registered, starved, shutting, _runner: tasks }
     }
 }
 
@@ -219,6 +238,7 @@ async fn a_pod_is_told_of_with_all_that_its_status_needs() {
         api.events().into_iter().find(|(reason, _)| reason == "ErrImageNeverPull")
     });
     assert!(event.await.1.contains("registry.invalid/app:1"));
+    assert!(agent.requests("never", "false", "unknown").unwrap() > 0);
     assert_eq!(agent.pods.list().len(), 1);
     let waiting =
         agent.pods.log("default", "web", "app", Instance::Current).unwrap_err().to_string();
