@@ -15,6 +15,7 @@ use crate::image::{Blob, Gathered, Record, Settings, Wasm};
 use crate::manifest::{ArtifactConfig, Descriptor, ImageConfig, Manifest};
 use crate::partial;
 use crate::platform;
+use crate::reference::Reference;
 use crate::registry::Repository;
 use crate::retry::Tries;
 use crate::store::{StoreError, blocking};
@@ -45,6 +46,7 @@ impl Inner {
     pub(crate) async fn fetch(
         &self,
         repository: &Repository<'_>,
+        reference: &Reference,
         top: Verified,
         purpose: Purpose,
     ) -> Result<Record, Problem> {
@@ -53,6 +55,7 @@ impl Inner {
         gathered.add(&top);
         let chosen = self.choose(repository, top, purpose).await?;
         gathered.add(&chosen);
+        let _plan = self.plan(reference, &chosen.manifest);
         let content = match purpose {
             Purpose::Run => self.runnable(repository, &chosen, &mut gathered).await?,
             Purpose::Mount => self.mountable(repository, &chosen, &mut gathered).await?,

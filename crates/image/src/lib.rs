@@ -86,7 +86,7 @@ pub use keyring::{Keyring, SecretError};
 pub use metrics::Metrics;
 pub use pace::Pace;
 pub use program::{Program, ProgramError};
-pub use progress::Download;
+pub use progress::{Download, Progress};
 pub use provider::{Identity, Provider, ProviderError, TokenAttributes, TokenCache};
 pub use push::{PushError, push};
 pub use rate::PullRate;
@@ -271,6 +271,7 @@ struct Inner {
     downloads: Flights,
     /// What of them is told.
     under_way: progress::UnderWay,
+    plans: progress::Plans,
     /// By program.
     compilations: Flights,
     /// By chain of layers.
@@ -322,6 +323,7 @@ impl Images {
             compilers: Semaphore::new(config.compile.parallel.max(1)),
             downloads: Flights::default(),
             under_way: progress::UnderWay::default(),
+            plans: progress::Plans::default(),
             compilations: Flights::default(),
             trees: Flights::default(),
             proofs: Flights::default(),

@@ -100,7 +100,7 @@ impl Inner {
         }
         let record = match self.store.record(&digest).filter(|record| record.serves(purpose)) {
             Some(record) => record,
-            None => self.fetch(repository, top, purpose).await?,
+            None => self.fetch(repository, reference, top, purpose).await?,
         };
         let (store, name, meant) = (self.store.clone(), reference.clone(), digest.clone());
         blocking(move || store.put_name(&name, &meant)).await?;

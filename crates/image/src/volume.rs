@@ -88,7 +88,7 @@ impl Inner {
         let layout = Layout { folder: self.store.root().to_owned(), limit: 0 };
         let store = Repository::folder(http, &self.config, reference, layout);
         let top = self.manifest(&store, &digest.to_string(), Some(digest)).await?;
-        self.fetch(&store, top, purpose).await.map(drop)
+        self.fetch(&store, reference, top, purpose).await.map(drop)
     }
 
     /// What there is to mount.

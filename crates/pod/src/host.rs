@@ -71,6 +71,8 @@ pub struct Config {
     pub shutdown: Vec<ShutdownGroup>,
     /// How often a pod is looked at again when nothing happens (`syncFrequency`).
     pub sync: Duration,
+    /// A pull that takes longer is told of with how far it is, and then ever more rarely.
+    pub slow_pull: Duration,
     /// The longest wait before a container runs again (`crashLoopBackOff.maxContainerRestartPeriod`).
     pub longest_backoff: Duration,
 }

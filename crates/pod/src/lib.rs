@@ -57,6 +57,7 @@ mod order;
 mod orphans;
 mod pods;
 mod probe;
+mod progress;
 mod publish;
 mod pull;
 mod quantity;

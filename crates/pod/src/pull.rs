@@ -12,6 +12,7 @@ use crate::clock::moved;
 use crate::credentials;
 use crate::events::{Events, Kind};
 use crate::host::Host;
+use crate::progress;
 use crate::restart::{FIRST, LONGEST, later};
 use crate::status::Waiting;
 use crate::want::Want;
@@ -287,7 +288,12 @@ async fn pull(
     let name = &teller.asked.want.image;
     teller.say(Kind::Normal, "Pulling", &format!("Pulling image \"{name}\""));
     let since = tokio::time::Instant::now();
-    match host.images.pull_for(reference, keyring, teller.asked.purpose).await {
+    let pull = host.images.pull_for(reference, keyring, teller.asked.purpose);
+    let pulled = tokio::select! {
+        pulled = pull => pulled,
+        never = progress::tell(host, reference, teller) => match never {},
+    };
+    match pulled {
         Ok(image) => {
             let took = short(since.elapsed());
             let message = format!(
@@ -346,7 +352,7 @@ async fn compile(
 pub(crate) struct Teller<'a> {
     events: &'a Events,
     pub(crate) pod: &'a Pod,
-    asked: &'a Asked,
+    pub(crate) asked: &'a Asked,
 }
 
 impl Teller<'_> {

@@ -22,6 +22,8 @@ const LOG_FILES: u32 = 5;
 /// The kubelet's `syncFrequency` and the longest back-off between two runs of a container.
 const SYNC: Duration = Duration::from_secs(60);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
+/// Most pulls are over before.
+const SLOW_PULL: Duration = Duration::from_secs(30);
 /// The users that pods become: above those that systems give to people, services and containers (systemd's "Users, Groups,
 /// UIDs and GIDs on systemd systems"), and within what the API can say.
 pub(super) const FIRST_USER: u32 = 2_000_000_000;
@@ -71,6 +73,7 @@ pub(super) fn pods(
         log_max_files: files,
         shutdown: shutdown::groups(kubelet)?,
         sync: kubelet.sync_frequency.or(SYNC),
+        slow_pull: SLOW_PULL,
         longest_backoff: kubelet
             .crash_loop_back_off
             .max_container_restart_period

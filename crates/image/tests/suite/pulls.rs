@@ -2,13 +2,15 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use futures::poll;
-use nodule_image::{Kind, Packaging, PullRate};
+use nodule_image::{Keyring, Kind, Packaging, PullRate, Reference};
 use serde_json::json;
 use tokio::sync::Notify;
 
+use crate::layers::{Layer, TAR, config};
 use crate::node::{Node, module, program, told};
 use crate::registry::{Fault, INDEX, MANIFEST, Registry, descriptor, sha};
 
@@ -227,4 +229,40 @@ async fn images_are_listed_the_largest_first_with_their_names() {
     assert!(list[0].size > 5000 && list[0].names[0].contains("/large@sha256:"));
     assert!(list[0].names[1].ends_with("/large:1") && list[0].names[2].ends_with("/large:2"));
     assert_eq!(list[1].names.len(), 2);
+}
+
+#[tokio::test]
+async fn who_waits_for_an_image_sees_how_much_of_all_of_it_is_there() {
+    let registry = Registry::start().await;
+    let (first, second) = (vec![1; 1 << 20], vec![2; 3 << 20]);
+    let tars = [Layer::default().file("app.wasm", &first), Layer::default().file("data", &second)];
+    let tars = tars.map(|layer| layer.tar());
+    let settings = config(("wasi", "wasm"), &json!({}), &tars);
+    registry.image("app", &settings, &tars.clone().map(|tar| (TAR, tar)));
+    registry.fail(&format!("app/blobs/{}", sha(&tars[1])), [Fault::Silence(1 << 20)]);
+    let node = Node::new(&registry).await;
+    let name = Reference::parse(&format!("{}/app:1", registry.host)).unwrap();
+    assert_eq!(node.images.progress(&name), None);
+
+    let keyring = Keyring::default();
+    let pull = node.images.pull(&name, &keyring);
+    let size = (settings.len() + tars[0].len() + tars[1].len()) as u64;
+    // What waits to be written is not there yet.
+    let most = size - tars[1].len() as u64 + (1 << 20);
+    let seen = async {
+        loop {
+            if let Some(progress) = node.images.progress(&name) {
+                assert!(progress.size == size && progress.done <= most, "{progress:?}");
+                if progress.done > (5 << 20) / 4 {
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        pulled = pull => panic!("{pulled:?}"),
+        () = seen => {}
+    }
+    assert_eq!(node.images.progress(&name), None, "nobody pulls it any more");
 }

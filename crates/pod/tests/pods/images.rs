@@ -1,8 +1,10 @@
 //! Images that are volumes: what a guest finds in them, that it changes nothing there, and that they stay what they were.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::Agent;
 use crate::api::Api;
@@ -170,4 +172,36 @@ async fn every_run_has_the_same_image_though_agent_and_registry_are_gone_meanwhi
         .into_iter()
         .filter(|(reason, text)| reason == "Pulling" && text.contains("/model:1"));
     assert_eq!(pulled.count(), 1);
+}
+
+#[tokio::test]
+async fn a_pull_that_takes_long_tells_how_far_it_is() {
+    let go_on = Arc::new(Notify::new());
+    let model: &[(&str, &[u8])] = &[("k", b"2"), ("large", &[7; 3_000_000])];
+    let registry = Registry::stalling(&[("reads", READS)], model, Arc::clone(&go_on)).await;
+    let (api, root) = (Api::start().await, Root::new());
+    let soon = |config: &mut nodule_pod::Config| config.slow_pull = Duration::from_millis(1);
+    let _agent = Agent::changed(&api, root.path(), &[&registry.host], None, soon).await;
+    api.apply(pod(&registry, "reads", &json!({})));
+    let name = registry.image("model");
+    let told = |api: &Api, text: &str| {
+        let wanted = ("Pulling".to_owned(), format!("Pulling image \"{name}\"{text}"));
+        api.events().contains(&wanted).then_some(())
+    };
+
+    api.until("the beginning", |api| told(api, "")).await;
+    // How much of it is written to the disk when it is looked at is the disk's to say.
+    api.until("how far it is", |api| {
+        let begins = format!("Pulling image \"{name}\": ");
+        let mut events = api.events().into_iter();
+        events.find(|(_, text)| text.starts_with(&begins) && text.ends_with(" of 3.0 MB"))
+    })
+    .await;
+    go_on.notify_one();
+
+    let ended = api.until("an end", |api| {
+        api.pod("web")?["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"]
+            .as_i64()
+    });
+    assert_eq!(ended.await, 7);
 }

@@ -161,6 +161,7 @@ impl Agent {
                 })
                 .into(),
             sync: Duration::from_secs(60),
+            slow_pull: Duration::from_secs(30),
             longest_backoff: Duration::from_secs(300),
         };
         change(&mut config);

@@ -4,17 +4,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use futures::{StreamExt, stream};
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// By path: the media type and the content.
 type Content = Arc<HashMap<String, (&'static str, Vec<u8>)>>;
+/// What a long blob waits for before its end.
+type Stalls = Option<Arc<Notify>>;
 type Held = (String, (&'static str, Vec<u8>));
 
 /// The registry. Ended when dropped.
@@ -29,6 +34,16 @@ impl Registry {
         Self::holding(guests.iter().flat_map(|(name, wat)| image(name, wat)).collect()).await
     }
 
+    /// As `with_model`; of blobs that are longer than a MB all but the last byte comes, until this is notified.
+    pub(crate) async fn stalling(
+        guests: &[(&str, &str)],
+        files: &[(&str, &[u8])],
+        go_on: Arc<Notify>,
+    ) -> Self {
+        let guests = guests.iter().flat_map(|(name, wat)| image(name, wat));
+        Self::serving(guests.chain(model(files)).collect(), Some(go_on)).await
+    }
+
     /// Holds guests, and an artifact `model` whose layers are these files, with their titles.
     pub(crate) async fn with_model(guests: &[(&str, &str)], files: &[(&str, &[u8])]) -> Self {
         let guests = guests.iter().flat_map(|(name, wat)| image(name, wat));
@@ -36,10 +51,14 @@ impl Registry {
     }
 
     async fn holding(content: Vec<Held>) -> Self {
+        Self::serving(content, None).await
+    }
+
+    async fn serving(content: Vec<Held>, stalls: Option<Arc<Notify>>) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
-        let content = Arc::new(content.into_iter().collect());
-        let router = Router::new().fallback(answer).with_state(content);
+        let content: Content = Arc::new(content.into_iter().collect());
+        let router = Router::new().fallback(answer).with_state((content, stalls));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { host, _tasks: tasks }
@@ -129,9 +148,21 @@ fn descriptor(media_type: &str, content: &[u8]) -> Value {
     json!({"mediaType": media_type, "digest": sha(content), "size": content.len()})
 }
 
-async fn answer(State(content): State<Content>, request: Request) -> Response {
-    match content.get(request.uri().path()) {
-        Some((kind, content)) => ([("content-type", *kind)], content.clone()).into_response(),
-        None => StatusCode::NOT_FOUND.into_response(),
+async fn answer(State((content, stalls)): State<(Content, Stalls)>, request: Request) -> Response {
+    let Some((kind, content)) = content.get(request.uri().path()) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let kind = [("content-type", *kind)];
+    match (stalls, content.split_last()) {
+        (Some(go_on), Some((last, most))) if content.len() > 1_000_000 => {
+            let (last, most) = (vec![*last], most.to_vec());
+            let last = async move {
+                go_on.notified().await;
+                Ok::<_, std::convert::Infallible>(last)
+            };
+            let body = stream::once(async { Ok(most) }).chain(stream::once(last));
+            (kind, Body::from_stream(body)).into_response()
+        }
+        _ => (kind, content.clone()).into_response(),
     }
 }
