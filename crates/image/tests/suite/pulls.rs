@@ -249,14 +249,14 @@ async fn who_waits_for_an_image_sees_how_much_of_all_of_it_is_there() {
     let size = (settings.len() + tars[0].len() + tars[1].len()) as u64;
     // What waits to be written is not there yet.
     let most = size - tars[1].len() as u64 + (1 << 20);
+    let is_far = || {
+        node.images.progress(&name).is_some_and(|progress| {
+            assert!(progress.size == size && progress.done <= most, "{progress:?}");
+            progress.done > (5 << 20) / 4
+        })
+    };
     let seen = async {
-        loop {
-            if let Some(progress) = node.images.progress(&name) {
-                assert!(progress.size == size && progress.done <= most, "{progress:?}");
-                if progress.done > (5 << 20) / 4 {
-                    return;
-                }
-            }
+        while !is_far() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
