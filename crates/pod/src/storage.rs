@@ -2,9 +2,10 @@
 //!
 //! The rules, their order and their words are the kubelet's (`k8s.io/kubernetes/pkg/kubelet/eviction/eviction_manager.go`,
 //! `localStorageEviction`): a volume's `sizeLimit`, then the sum of the containers' limits, then a container's own. Used is
-//! what `du` counts: a container uses its log, a pod also its volumes of the kind `emptyDir` that are not in memory.
+//! what `du` counts: a container uses its log and what it has changed of its image's files, a pod also its volumes of the kind
+//! `emptyDir` that are not in memory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
@@ -13,10 +14,11 @@ use nodule_volume::Usage;
 use tokio::time::{Instant, sleep};
 use tracing::{error, warn};
 
+use crate::admission::is_critical;
 use crate::events::Kind;
 use crate::failure::Failure;
 use crate::quantity::{self, Total};
-use crate::record::Phase;
+use crate::record::{Folder, Phase};
 use crate::restart::is_sidecar;
 use crate::view::log_folder;
 use crate::worker::{Notice, Worker};
@@ -27,8 +29,6 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// A look that took long is followed by a wait of so many times as long: no guest keeps more than a tenth of a core busy by
 /// what it leaves on the disk.
 const REST: u32 = 9;
-/// The least priority of a pod that is never evicted (`scheduling.SystemCriticalPriority`).
-const CRITICAL: i32 = 2_000_000_000;
 const RESOURCE: &str = "ephemeral-storage";
 
 /// A part of the disk that a pod uses.
@@ -36,7 +36,7 @@ const RESOURCE: &str = "ephemeral-storage";
 struct Part {
     name: String,
     limit: Option<Quantity>,
-    folder: PathBuf,
+    folders: Vec<PathBuf>,
     used: Usage,
 }
 
@@ -52,30 +52,24 @@ pub(crate) struct Storage {
 
 impl Storage {
     /// What is limited of a pod. None: nothing is.
-    fn of(pod: &Pod, volumes: &std::path::Path, logs: &std::path::Path) -> Option<Self> {
+    fn of(pod: &Pod, folder: &Folder, logs: &Path) -> Option<Self> {
         let spec = pod.spec.as_ref()?;
         let limit = pod_limit(spec);
         let matters = |part: &Part| limit.is_some() || part.limit.is_some();
-        let logs = logs.join(log_folder(pod));
+        let places = [folder.containers(), logs.join(log_folder(pod))];
         let storage = Self {
-            volumes: empty_dirs(spec, volumes).filter(matters).collect(),
-            containers: containers(spec, &logs).filter(matters).collect(),
+            volumes: empty_dirs(spec, &folder.volumes()).filter(matters).collect(),
+            containers: containers(spec, &places).filter(matters).collect(),
             limit,
         };
         let any = !storage.volumes.is_empty() || !storage.containers.is_empty();
-        (any && spec.priority.is_none_or(|priority| priority < CRITICAL)).then_some(storage)
+        (any && !is_critical(pod)).then_some(storage)
     }
 
     /// Blocking, for as long as the disk takes.
     fn measure(&mut self) {
         for part in self.volumes.iter_mut().chain(&mut self.containers) {
-            match nodule_volume::usage(&part.folder) {
-                Ok(used) => part.used = used,
-                Err(error) => {
-                    let folder = part.folder.display();
-                    warn!(%folder, error = &error as &dyn std::error::Error, "not measured");
-                }
-            }
+            part.used = used(&part.folders);
         }
     }
 
@@ -111,9 +105,9 @@ impl Storage {
 }
 
 impl Part {
-    fn new(name: &str, limit: Option<&Quantity>, folder: PathBuf) -> Self {
+    fn new(name: &str, limit: Option<&Quantity>, folders: Vec<PathBuf>) -> Self {
         let limit = limit.filter(|limit| quantity::bytes(limit).is_some_and(|bytes| bytes > 0));
-        Self { name: name.to_owned(), limit: limit.cloned(), folder, used: Usage::Bytes(0) }
+        Self { name: name.to_owned(), limit: limit.cloned(), folders, used: Usage::Bytes(0) }
     }
 
     fn exceeds(&self, limit: &Quantity) -> bool {
@@ -121,20 +115,34 @@ impl Part {
     }
 }
 
+/// What folders take of the disk together. What cannot be measured is nothing. Blocking.
+pub(crate) fn used(folders: &[PathBuf]) -> Usage {
+    let used = folders.iter().map(|folder| {
+        nodule_volume::usage(folder).unwrap_or_else(|error| {
+            let folder = folder.display();
+            warn!(%folder, error = &error as &dyn std::error::Error, "not measured");
+            Usage::Bytes(0)
+        })
+    });
+    used.sum()
+}
+
 /// The pod's own volumes on disk. The size of those in memory is kept by the kernel.
-fn empty_dirs(spec: &PodSpec, folder: &std::path::Path) -> impl Iterator<Item = Part> {
+fn empty_dirs(spec: &PodSpec, folder: &Path) -> impl Iterator<Item = Part> {
     spec.volumes.iter().flatten().filter_map(|volume| {
         let source = volume.empty_dir.as_ref()?;
         let on_disk = source.medium.as_deref().unwrap_or_default().is_empty();
         let folder = nodule_volume::empty_dir_path(folder, &volume.name);
-        on_disk.then(|| Part::new(&volume.name, source.size_limit.as_ref(), folder))
+        on_disk.then(|| Part::new(&volume.name, source.size_limit.as_ref(), vec![folder]))
     })
 }
 
-/// All containers. Limits of their own have only those that run for as long as the pod.
-fn containers(spec: &PodSpec, logs: &std::path::Path) -> impl Iterator<Item = Part> {
+/// All containers, each with a folder in all of these places. Limits of their own have only those that run for as long as the
+/// pod.
+fn containers(spec: &PodSpec, places: &[PathBuf]) -> impl Iterator<Item = Part> {
     let part = |container: &Container, limit| {
-        Part::new(&container.name, limit, logs.join(&container.name))
+        let folders = places.iter().map(|place| place.join(&container.name));
+        Part::new(&container.name, limit, folders.collect())
     };
     let init = spec.init_containers.iter().flatten();
     let regular = spec.containers.iter();
@@ -171,8 +179,8 @@ impl Worker {
         if self.record.phase != Phase::Syncing || self.record.failure.is_some() {
             return;
         }
-        let (volumes, logs) = (self.folder.volumes(), &self.host.config.logs);
-        let Some(mut storage) = Storage::of(&self.record.pod, &volumes, logs) else { return };
+        let (pod, logs) = (&self.record.pod, &self.host.config.logs);
+        let Some(mut storage) = Storage::of(pod, &self.folder, logs) else { return };
         let host = std::sync::Arc::clone(&self.host);
         self.tasks.spawn(async move {
             sleep(wait.max(PERIOD)).await;
@@ -203,8 +211,6 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use serde_json::{Value, json};
 
     use super::*;
@@ -216,7 +222,8 @@ mod tests {
 
     fn storage(spec: &Value) -> Option<Storage> {
         let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec});
-        Storage::of(&serde_json::from_value(pod).unwrap(), Path::new("/v"), Path::new("/l"))
+        let folder = Folder::new(Path::new("/n"), "u");
+        Storage::of(&serde_json::from_value(pod).unwrap(), &folder, Path::new("/l"))
     }
 
     fn empty_dir(name: &str, limit: Option<&str>, medium: &str) -> Value {
@@ -226,7 +233,7 @@ mod tests {
     /// What is measured, by folder.
     fn folders(storage: &Storage) -> Vec<&str> {
         let parts = storage.volumes.iter().chain(&storage.containers);
-        parts.map(|part| part.folder.to_str().unwrap()).collect()
+        parts.flat_map(|part| &part.folders).map(|folder| folder.to_str().unwrap()).collect()
     }
 
     #[test]
@@ -243,9 +250,12 @@ mod tests {
         assert_eq!(storage(&zero), None);
 
         let volume = json!({"containers": [limited("c", None)], "volumes": volumes});
-        assert_eq!(folders(&storage(&volume).unwrap()), ["/v/kubernetes.io~empty-dir/b"]);
+        assert_eq!(
+            folders(&storage(&volume).unwrap()),
+            ["/n/pods/u/volumes/kubernetes.io~empty-dir/b"]
+        );
         let mut critical = volume.clone();
-        critical["priority"] = json!(CRITICAL);
+        critical["priority"] = json!(2_000_000_000);
         assert_eq!(storage(&critical), None);
 
         let mut all = volume;
@@ -254,9 +264,11 @@ mod tests {
         assert_eq!(
             folders(&storage(&all).unwrap()),
             [
-                "/v/kubernetes.io~empty-dir/a",
-                "/v/kubernetes.io~empty-dir/b",
+                "/n/pods/u/volumes/kubernetes.io~empty-dir/a",
+                "/n/pods/u/volumes/kubernetes.io~empty-dir/b",
+                "/n/pods/u/containers/i",
                 "/l/n_p_u/i",
+                "/n/pods/u/containers/c",
                 "/l/n_p_u/c"
             ]
         );

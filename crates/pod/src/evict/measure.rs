@@ -6,11 +6,11 @@ use std::path::Path;
 
 use nodule_sandbox_proto::Process;
 use nodule_volume::Usage;
-use tracing::warn;
 
 use super::Resource;
 use crate::host::Host;
 use crate::record::Folder;
+use crate::storage::used;
 use crate::view::{View, log_folder};
 
 /// What is left of the disk that `root` is on, in the resource's units; none of what is not of the disk, or cannot be measured.
@@ -54,21 +54,19 @@ fn threads(process: &Process) -> Option<u64> {
 
 fn disk(host: &Host, view: &View) -> BTreeMap<String, u64> {
     let uid = view.pod.metadata.uid.as_deref().unwrap_or_default();
-    let logs = host.config.logs.join(log_folder(&view.pod));
-    let names = view.containers();
-    let of_containers = names.map(|name| (name.to_owned(), used(&logs.join(name))));
-    let volumes = used(&Folder::new(&host.config.root, uid).volumes());
-    of_containers.chain([(String::new(), volumes)]).collect()
+    let folder = Folder::new(&host.config.root, uid);
+    let places = [folder.containers(), host.config.logs.join(log_folder(&view.pod))];
+    let of_containers = view.containers().map(|name| {
+        let folders = places.each_ref().map(|place| place.join(name));
+        (name.to_owned(), bytes(used(&folders)))
+    });
+    let volumes = (String::new(), bytes(used(&[folder.volumes()])));
+    of_containers.chain([volumes]).collect()
 }
 
-fn used(folder: &Path) -> u64 {
-    match nodule_volume::usage(folder) {
-        Ok(Usage::Bytes(bytes)) => bytes,
-        Ok(Usage::Unbounded) => u64::MAX,
-        Err(error) => {
-            let folder = folder.display();
-            warn!(%folder, error = &error as &dyn std::error::Error, "not measured");
-            0
-        }
+fn bytes(usage: Usage) -> u64 {
+    match usage {
+        Usage::Bytes(bytes) => bytes,
+        Usage::Unbounded => u64::MAX,
     }
 }

@@ -120,6 +120,23 @@ async fn a_log_over_its_containers_limit_ends_the_pod() {
 }
 
 #[tokio::test]
+async fn what_a_container_writes_over_its_images_files_counts_for_its_limit() {
+    let (api, root) = (Api::start().await, Root::new());
+    let config = json!({"Cmd": ["/bin/guest.wasm"]});
+    let registry = Registry::rooted("file", &guest("file", ""), &config).await;
+    let _agent = Agent::with(&api, root.path(), &[&registry.host]).await;
+    api.apply(pod("web", "u1", &json!([container("app", &registry.image("file"), Some("64Ki"))])));
+    evicted(
+        &api,
+        "web",
+        "Pod ephemeral local storage usage exceeds the total limit of containers 64Ki. ",
+    )
+    .await;
+    api.delete("web", 1);
+    gone(root.path(), "u1").await;
+}
+
+#[tokio::test]
 async fn an_eviction_outlives_its_agent() {
     let (api, registry, root) = node().await;
     let first = Agent::with(&api, root.path(), &[&registry.host]).await;
