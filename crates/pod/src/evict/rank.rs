@@ -11,7 +11,6 @@ use super::{Resource, Starved};
 use crate::admission::{Claim, count};
 use crate::ending::own_grace;
 use crate::failure::{Failure, Manner};
-use crate::order;
 use crate::quantity::Total;
 use crate::resources;
 use crate::view::View;
@@ -34,10 +33,18 @@ impl Candidate {
         self.used.values().copied().fold(0, u64::saturating_add)
     }
 
-    fn over(&self, resource: Resource) -> u64 {
+    /// How much more than its request; less than nothing where it is within.
+    fn over(&self, resource: Resource) -> i128 {
         let asked =
             resource.name().and_then(|name| Claim::of(&self.pod).amounts.get(name).copied());
-        self.used().saturating_sub(asked.unwrap_or(0))
+        i128::from(self.used()) - i128::from(asked.unwrap_or(0))
+    }
+
+    /// The pod's own request, where it has one beside those of its containers (KEP-2837).
+    fn of_pod(&self, resource: Resource) -> Option<u64> {
+        let requests = self.pod.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+        let name = resource.name()?;
+        count(name, requests.get(name)?)
     }
 }
 
@@ -74,13 +81,13 @@ impl Resource {
     }
 }
 
-/// Those over their request first, then those of less priority, then those that are most over it. For process ids, which nobody
-/// asks for, the priority alone goes before the use.
+/// Those over their request first, then those of less priority, then those that are most over it, or next to it. For process
+/// ids, which nobody asks for, the priority alone goes before the use.
 pub(super) fn first(candidates: Vec<Candidate>, resource: Resource) -> Option<Candidate> {
     candidates.into_iter().min_by_key(|candidate| {
         let over = candidate.over(resource);
         let claim = Claim::of(&candidate.pod);
-        let within = over == 0 && resource.name().is_some();
+        let within = over <= 0 && resource.name().is_some();
         (within, claim.priority, Reverse(over))
     })
 }
@@ -96,41 +103,55 @@ impl Failure {
         let mut message = format!(
             "The node was low on resource: {resource_name}. Threshold quantity: {threshold}, available: {available}. "
         );
-        let mut offending = (Vec::new(), Vec::new());
-        for (container, used, asked) in over_request(victim, resource) {
-            let (used, asked) = (resource.amount(used), resource.amount(asked));
+        let mut annotations = BTreeMap::from([("starved_resource", resource_name.to_owned())]);
+        let mut tell = |what: &str, name: &str, used: &str, asked: u64| {
+            let asked = resource.amount(asked);
             // Writing to a string does not fail.
             let _ = write!(
                 message,
-                "Container {container} was using {used}, request is {asked}, has larger consumption of {resource_name}. "
+                "{what} {name} was using {used}, request is {asked}, has larger consumption of {resource_name}. "
             );
+        };
+        let name = victim.pod.metadata.name.as_deref().unwrap_or_default();
+        if let Some(asked) = victim.of_pod(resource).filter(|_| resource == Resource::Memory) {
+            let used = resource.amount(victim.used());
+            tell("Pod", name, &used, asked);
+            annotations.insert("offending_pod", name.to_owned());
+            annotations.insert("offending_pod_usage", used);
+        }
+        let mut offending = (Vec::new(), Vec::new());
+        for (container, used, asked) in over_request(victim, resource) {
+            let used = resource.amount(used);
+            tell("Container", &container, &used, asked);
             offending.0.push(container);
             offending.1.push(used);
         }
-        let annotations = [
-            ("offending_containers", offending.0.join(",")),
-            ("offending_containers_usage", offending.1.join(",")),
-            ("starved_resource", resource_name.to_owned()),
-        ];
+        annotations.insert("offending_containers", offending.0.join(","));
+        annotations.insert("offending_containers_usage", offending.1.join(","));
         Self {
             reason: "Evicted".to_owned(),
             message,
             grace: Some(grace),
             manner: Manner::Disrupted,
-            annotations: annotations.map(|(key, value)| (key.to_owned(), value)).into(),
+            annotations: owned(annotations),
         }
     }
 }
 
-/// The containers that use more than they asked for: name, use, request.
+fn owned(annotations: BTreeMap<&str, String>) -> BTreeMap<String, String> {
+    annotations.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// The containers that use more than they asked for: name, use, request. Ephemeral ones cannot ask.
 fn over_request(victim: &Candidate, resource: Resource) -> Vec<(String, u64, u64)> {
     let Some((name, spec)) = resource.name().zip(victim.pod.spec.as_ref()) else {
         return Vec::new();
     };
-    let each = order::all(spec).filter_map(|(_, container)| {
+    let all = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let each = all.filter_map(|container| {
         let used = *victim.used.get(&container.name)?;
-        let asked = resources::request(&container, name, |quantity| count(name, quantity));
-        Some((container.name, used, asked.unwrap_or(0)))
+        let asked = resources::request(container, name, |quantity| count(name, quantity));
+        Some((container.name.clone(), used, asked.unwrap_or(0)))
     });
     each.filter(|(_, used, asked)| used > asked).collect()
 }
@@ -175,16 +196,51 @@ mod tests {
     fn over_the_request_goes_before_priority_and_that_before_how_much() {
         let mut candidates = vec![
             candidate("modest", 0, Some("10Mi"), 5 * MIB),
+            candidate("near", 0, Some("10Mi"), 9 * MIB),
+            candidate("even", 0, Some("1Gi"), 1024 * MIB),
             candidate("important", 7, None, 50 * MIB),
             candidate("large", 0, None, 20 * MIB),
             candidate("larger", 0, Some("10Mi"), 40 * MIB),
         ];
-        for wanted in ["larger", "large", "important", "modest"] {
+        for wanted in ["larger", "large", "important", "even", "near", "modest"] {
             let found = first(candidates.clone(), Resource::Memory).unwrap().uid;
             assert_eq!(found, wanted);
             candidates.retain(|candidate| candidate.uid != found);
         }
         assert!(first(candidates, Resource::Memory).is_none());
+    }
+
+    #[test]
+    fn a_pod_with_a_request_of_its_own_is_told_of_and_ephemeral_containers_are_not() {
+        let pod = json!({"metadata": {"name": "web"}, "spec": {
+            "resources": {"requests": {"memory": "64Mi"}},
+            "initContainers": [{"name": "side"}], "containers": [{"name": "app"}],
+            "ephemeralContainers": [{"name": "debug"}]}});
+        let used = [("app", 3), ("debug", 5), ("side", 2)];
+        let victim = Candidate {
+            uid: "u".to_owned(),
+            pod: Arc::new(serde_json::from_value(pod).unwrap()),
+            used: used.map(|(name, mib)| (name.to_owned(), mib * MIB)).into(),
+        };
+        let failure = Failure::starved(&victim, short(Resource::Memory, 100 * MIB, MIB));
+        assert_eq!(
+            failure.message,
+            "The node was low on resource: memory. Threshold quantity: 100Mi, available: 1Mi. \
+             Pod web was using 10Mi, request is 64Mi, has larger consumption of memory. \
+             Container side was using 2Mi, request is 0, has larger consumption of memory. \
+             Container app was using 3Mi, request is 0, has larger consumption of memory. "
+        );
+        let noted = [
+            ("offending_containers", "side,app"),
+            ("offending_containers_usage", "2Mi,3Mi"),
+            ("offending_pod", "web"),
+            ("offending_pod_usage", "10Mi"),
+            ("starved_resource", "memory"),
+        ];
+        let noted = noted.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(failure.annotations, noted.into());
+        let failure = Failure::starved(&victim, short(Resource::Storage, 100 * MIB, MIB));
+        assert!(!failure.message.contains("Pod web"), "{}", failure.message);
     }
 
     #[test]
