@@ -51,7 +51,7 @@ pub(crate) fn refusal(pod: &Pod, node: &Node) -> Option<Failure> {
 
 /// Why a pod does not fit to this node, however much room there is. It counts after the room.
 pub(crate) fn misfit(pod: &Pod, node: &Node) -> Option<Failure> {
-    affinity(pod, node).or_else(|| name(pod, node)).or_else(|| taint(pod, node))
+    affinity(pod, node).or_else(|| taint(pod, node))
 }
 
 fn pressure(pod: &Pod, node: &Node) -> Option<Failure> {
@@ -137,12 +137,6 @@ fn affinity(pod: &Pod, node: &Node) -> Option<Failure> {
     let spec = pod.spec.as_ref()?;
     let why = "node(s) didn't match Pod's node affinity/selector";
     (!affinity::matches(spec, node)).then(|| predicate(AFFINITY, why))
-}
-
-fn name(pod: &Pod, node: &Node) -> Option<Failure> {
-    let asked = pod.spec.as_ref()?.node_name.as_ref()?;
-    let own = node.metadata.name.as_ref()?;
-    (asked != own).then(|| predicate("NodeName", "node(s) didn't match the requested node name"))
 }
 
 fn taint(pod: &Pod, node: &Node) -> Option<Failure> {
@@ -258,10 +252,6 @@ mod tests {
                 Some(
                     "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
                 ),
-            ),
-            (
-                json!({"tolerations": tolerant, "nodeName": "other"}),
-                Some("Predicate NodeName failed: node(s) didn't match the requested node name"),
             ),
         ] {
             let found = misfit(&pod(spec, 0), &node(&[])).map(|failure| failure.message);
