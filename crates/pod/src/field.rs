@@ -74,9 +74,12 @@ impl Downward<'_> {
         let amount = match kind {
             "limits" if known => {
                 let limit = resources.and_then(|all| all.limits.as_ref()?.get(name));
-                let limit = limit.filter(|limit| count(name, limit) != Some(0));
+                let some = |limit: &&Quantity| count(name, limit) != Some(0);
                 let given = matches!(name, "cpu" | "memory" | "ephemeral-storage");
-                limit.or_else(|| self.allocatable.get(name).filter(|_| given))
+                limit
+                    .filter(some)
+                    .or_else(|| self.of_pod(name).filter(some))
+                    .or_else(|| self.allocatable.get(name).filter(|_| given))
             }
             "requests" if known => resources.and_then(|all| all.requests.as_ref()?.get(name)),
             _ => return Err(unsupported()),
@@ -85,6 +88,12 @@ impl Downward<'_> {
         let divisor = selector.divisor.as_ref().and_then(|divisor| count(name, divisor));
         let divisor = divisor.filter(|divisor| *divisor > 0).unwrap_or(unit(name));
         Ok(amount.ok_or_else(unsupported)?.div_ceil(divisor).to_string())
+    }
+
+    /// The pod's own limit, which its containers share (KEP-2837).
+    fn of_pod(&self, resource: &str) -> Option<&Quantity> {
+        let spec = self.pod.spec.as_ref()?;
+        spec.resources.as_ref()?.limits.as_ref()?.get(resource)
     }
 
     fn container(&self, name: &str) -> Option<&Container> {
@@ -221,6 +230,28 @@ mod tests {
             let value = downward(|of| of.resource(&selector, None));
             assert_eq!(value.as_deref(), Ok(wanted), "{container} {resource} {divisor:?}");
         }
+    }
+
+    #[test]
+    fn a_missing_limit_is_the_pods_before_it_is_the_nodes() {
+        let mut pod = pod();
+        let limits = json!({"limits": {"memory": "128Mi", "cpu": "0"}});
+        pod.spec.as_mut().unwrap().resources = serde_json::from_value(limits).unwrap();
+        downward(|of| {
+            let of = Downward { pod: &pod, ..*of };
+            for (container, resource, wanted) in [
+                ("main", "limits.memory", "67108864"),
+                ("bare", "limits.memory", "134217728"),
+                ("bare", "limits.cpu", "2"),
+            ] {
+                let selector = ResourceFieldSelector {
+                    container_name: Some(container.to_owned()),
+                    resource: resource.to_owned(),
+                    divisor: None,
+                };
+                assert_eq!(of.resource(&selector, None).as_deref(), Ok(wanted), "{container}");
+            }
+        });
     }
 
     #[test]
