@@ -101,7 +101,7 @@ impl Worker {
         let pod = pending.wanted.given_to(&self.record.pod);
         match self.host.node().map_or(Ok(()), |node| self.ask_for(&pod, &pending.wanted, &node)) {
             Ok(()) => self.allocate(pod),
-            Err(refusal) => self.postpone(pending, refusal),
+            Err(refusal) => self.postpone(&pod, pending, refusal),
         }
     }
 
@@ -129,22 +129,18 @@ impl Worker {
         }
     }
 
-    fn postpone(&mut self, pending: Pending, refusal: Refusal) {
+    fn postpone(&mut self, wanted: &Pod, pending: Pending, refusal: Refusal) {
         if pending.refusal.as_ref() == Some(&refusal) {
             return;
         }
-        let (reason, word) = if refusal.infeasible {
-            ("ResizeInfeasible", "infeasible")
-        } else {
-            ("ResizeDeferred", "deferred")
-        };
-        let told = pending.wanted.told(self.record.pod.metadata.generation, Some(&refusal.message));
+        let reason = if refusal.infeasible { "ResizeInfeasible" } else { "ResizeDeferred" };
+        let told = resources::told(wanted, Some(&refusal.message));
+        let message = format!("Pod resize {}: {told}", refusal.reason());
         let news =
             pending.refusal.as_ref().is_none_or(|before| before.infeasible != refusal.infeasible);
         self.record.resize.pending = Some(Pending { refusal: Some(refusal), ..pending });
         self.save();
         if news {
-            let message = format!("Pod resize {word}: {told}");
             self.host.events.say(&self.record.pod, None, Kind::Warning, reason, &message);
         }
     }
@@ -152,7 +148,7 @@ impl Worker {
     /// Tells of what is allocated.
     fn tell_resize(&self, kind: Kind, reason: &'static str, word: &str, error: Option<&str>) {
         let pod = &self.record.pod;
-        let told = Resources::of(pod).told(pod.metadata.generation, error);
+        let told = resources::told(pod, error);
         self.host.events.say(pod, None, kind, reason, &format!("Pod resize {word}: {told}"));
     }
 }

@@ -37,19 +37,42 @@ impl Resources {
         }
         pod
     }
+}
 
-    /// In the form of the Events: as JSON, with the generation of the pod that asked for them.
-    pub(crate) fn told(&self, generation: Option<i64>, error: Option<&str>) -> String {
-        let containers = self.containers.iter();
-        let containers: Vec<_> = containers
-            .map(|(name, own)| serde_json::json!({"name": name, "resources": own}))
-            .collect();
-        let mut told = serde_json::json!({"containers": containers, "generation": generation});
-        if let (Some(fields), Some(error)) = (told.as_object_mut(), error) {
-            fields.insert("error".to_owned(), error.into());
-        }
-        told.to_string()
-    }
+/// What is said of a pod's resources in the Events of a resize; its fields, and their order, are the kubelet's (`events/resize.go`).
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Told<'a> {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    init_containers: Vec<Share<'a>>,
+    containers: Vec<Share<'a>>,
+    generation: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Share<'a> {
+    name: &'a str,
+    resources: ResourceRequirements,
+}
+
+fn share(container: &Container) -> Share<'_> {
+    Share { name: &container.name, resources: resources(container) }
+}
+
+/// The resources of a pod's containers as JSON, with the generation of the pod that asked for them.
+pub(super) fn told(pod: &Pod, error: Option<&str>) -> String {
+    let spec = pod.spec.as_ref();
+    let init = spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    let told = Told {
+        init_containers: init.map(share).collect(),
+        containers: spec.iter().flat_map(|spec| &spec.containers).map(share).collect(),
+        generation: pod.metadata.generation.unwrap_or_default(),
+        error,
+    };
+    // What is made of texts and numbers alone is always JSON.
+    serde_json::to_string(&told).unwrap_or_default()
 }
 
 /// What a container asks for and is limited to; one that says nothing has nothing.
@@ -101,6 +124,17 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn an_event_tells_of_a_resize_in_the_kubelets_form() {
+        let mut pod = pod(&json!({"limits": {"cpu": "2"}, "requests": {"cpu": "1"}}));
+        pod.metadata.generation = Some(3);
+        let app = r#"{"name":"a","resources":{"limits":{"cpu":"2"},"requests":{"cpu":"1"}}}"#;
+        let init = r#"{"name":"i","resources":{"limits":{"cpu":"1"}}}"#;
+        let all = format!(r#"{{"initContainers":[{init}],"containers":[{app}],"generation":3"#);
+        assert_eq!(told(&pod, None), format!("{all}}}"));
+        assert_eq!(told(&pod, Some("no")), format!(r#"{all},"error":"no"}}"#));
+    }
 
     fn pod(resources: &Value) -> Pod {
         let init = json!([{"name": "i", "image": "old", "resources": {"limits": {"cpu": "1"}}}]);
