@@ -253,6 +253,11 @@ async fn a_pod_that_is_active_for_too_long_has_failed() {
     let _agent = node.agent().await;
     let containers = json!([node.container("app", "waits")]);
     let mut pod = pod("late", "Always", &json!([]), &containers);
+    pod["spec"]["activeDeadlineSeconds"] = json!(3600);
+    node.api.apply(pod);
+    node.api.status("late", "/phase", "Running").await;
+    // It may be made shorter.
+    let mut pod = node.api.pod("late").unwrap();
     pod["spec"]["activeDeadlineSeconds"] = json!(1);
     node.api.apply(pod);
     let told = node.api.status("late", "/reason", "DeadlineExceeded").await;
@@ -260,9 +265,11 @@ async fn a_pod_that_is_active_for_too_long_has_failed() {
     let message = "Pod was active on the node longer than the specified deadline";
     assert_eq!(told["status"]["message"], message);
     let event = node.api.until("event", |api| {
-        api.events().into_iter().find(|(reason, _)| reason == "DeadlineExceeded")
+        let posts = api.requests(&Method::POST, "/events").into_iter();
+        posts.map(|(_, event)| event).find(|event| event["reason"] == "DeadlineExceeded")
     });
-    assert_eq!(event.await.1, message);
+    let event = event.await;
+    assert_eq!((&event["type"], &event["message"]), (&json!("Normal"), &json!(message)));
 }
 
 /// The message of a container that runs `image` and ends, under a policy.
