@@ -89,7 +89,7 @@ impl Settings {
             rates: Rates::new(&file.kubelet),
             statics: Places::new(&file.kubelet, &name),
             log: log(&arguments, &file),
-            node: node(&arguments, &file, name, addresses)?,
+            node: node(&arguments, &file, host, name, addresses)?,
             kubeconfig: arguments.kubeconfig,
             meaningless: file.meaningless,
         })

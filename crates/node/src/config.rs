@@ -35,6 +35,8 @@ pub struct Config {
     pub reserved: Reserved,
     /// Below these the node is under pressure and evicts pods; the hard ones are subtracted from allocatable.
     pub eviction: Thresholds,
+    /// Whether containers have the groups that their pod names, and no others (KEP-3619, the policy `Strict`).
+    pub strict_groups: bool,
     /// The version of nodule, for `containerRuntimeVersion`.
     pub version: String,
     /// How often things happen.

@@ -80,7 +80,7 @@ impl Wanted {
                 kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(config.port) }),
             }),
             declared_features: Some(FEATURES.map(str::to_owned).into()),
-            features: Some(NodeFeatures { supplemental_groups_policy: Some(false) }),
+            features: Some(NodeFeatures { supplemental_groups_policy: Some(config.strict_groups) }),
             images: Some(published(facts.images)),
             node_info: Some(info(config, facts)),
             runtime_handlers: Some(handlers()),
@@ -268,6 +268,7 @@ pub(crate) mod tests {
             max_pods: 110,
             reserved: Reserved::default(),
             eviction: Thresholds::default(),
+            strict_groups: true,
             version: "1.2.3".to_owned(),
             periods: Periods::default(),
         }
@@ -372,6 +373,15 @@ pub(crate) mod tests {
         let declared = status.declared_features.unwrap();
         assert!(declared.contains(&"RestartAllContainersOnContainerExits".to_owned()));
         assert!(declared.is_sorted(), "the API server refuses others");
+    }
+
+    #[test]
+    fn a_node_says_whether_containers_have_the_groups_of_their_pod_alone() {
+        for strict in [true, false] {
+            let config = Config { strict_groups: strict, ..config() };
+            let features = wanted(&config, &[], &[]).status.features.unwrap();
+            assert_eq!(features.supplemental_groups_policy, Some(strict));
+        }
     }
 
     #[test]

@@ -132,6 +132,7 @@ fn config() -> Config {
         max_pods: 110,
         reserved: Reserved::default(),
         eviction: Thresholds::default(),
+        strict_groups: true,
         version: "0.0.0".to_owned(),
         periods: Periods::default(),
     }

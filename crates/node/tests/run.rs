@@ -66,6 +66,7 @@ fn config(periods: Periods) -> Config {
             memory: None,
             ..Thresholds::default()
         },
+        strict_groups: true,
         version: "0.0.0".to_owned(),
         periods,
     }

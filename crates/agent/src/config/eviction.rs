@@ -130,6 +130,18 @@ mod tests {
         assert_eq!(read(json!({})).unwrap(), Thresholds::default());
     }
 
+    /// The kubelet's `DefaultEvictionHard` (`k8s.io/kubernetes/pkg/kubelet/apis/config/v1beta1`), as a user would write it.
+    #[test]
+    fn defaults_are_what_the_kubelets_say_in_words() {
+        let hard = json!({"memory.available": "100Mi", "nodefs.available": "10%",
+            "nodefs.inodesFree": "5%", "imagefs.available": "15%", "imagefs.inodesFree": "5%"});
+        let mut written = read(json!({"evictionHard": hard})).unwrap();
+        written.storage.reverse();
+        written.inodes.dedup();
+        assert_eq!(written, Thresholds::default());
+        assert_eq!(nodule_node::Periods::default().pressure, Duration::from_secs(5 * 60));
+    }
+
     #[test]
     fn soft_thresholds_have_their_grace_and_all_their_minimum() {
         let found = read(json!({

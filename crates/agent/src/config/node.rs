@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Taint;
 use nodule_node::{Config, Periods, Reserved};
 
 use super::kubelet::Kubelet;
-use super::{File, Host, eviction, values};
+use super::{File, Host, eviction, pods::users, values};
 use crate::cli::Arguments;
 
 /// The kubelet's `maxPods`.
@@ -56,6 +56,7 @@ fn specific(asked: IpAddr, host: &Host) -> Result<IpAddr> {
 pub(super) fn node(
     arguments: &Arguments,
     file: &File,
+    host: &Host,
     name: String,
     addresses: Vec<IpAddr>,
 ) -> Result<Config> {
@@ -77,6 +78,8 @@ pub(super) fn node(
         max_pods: arguments.max_pods.or(kubelet.max_pods).unwrap_or(MAX_PODS),
         reserved: reserved(kubelet)?,
         eviction: eviction::thresholds(kubelet)?,
+        // A process that becomes another user has that one's groups alone; one that does not, the agent's.
+        strict_groups: users(&file.nodule.pod_users, host)?.is_some(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         periods: periods(kubelet)?,
     })

@@ -139,6 +139,7 @@ mod tests {
         let users =
             |fields: &str| settings(&[], &format!("{NODULE}{fields}")).map(|s| s.pods.users);
         assert_eq!(users("").unwrap(), Some(2_000_000_000..=2_000_999_999));
+        assert!(settings(&[], "").unwrap().node.strict_groups);
         assert_eq!(users("podUsers: {first: 5, count: 1}\n").unwrap(), Some(5..=5));
         for wrong in ["{first: 0}", "{count: 0}", "{first: 2147483647, count: 2}", "{first: -1}"] {
             let error = users(&format!("podUsers: {wrong}\n")).unwrap_err();
