@@ -47,7 +47,7 @@ test-vm *arguments:
     e2e/vm {{arguments}}
 
 # Runs the tests against a real control plane. Arguments go to the test program: a test's name, --nocapture.
-test-e2e *arguments: build guests setup packers
+test-e2e *arguments: build guests setup packers test-programs
     '{{e2e}}' run -- cargo test --locked -p nodule-e2e --test cluster -- {{arguments}}
 
 # Peers that the tests run themselves.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use kube::Client;
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::kubectl::Kubectl;
@@ -28,17 +29,25 @@ const END: Duration = Duration::from_secs(30);
 pub struct Options {
     /// The most pods of the node.
     pub max_pods: u32,
-    /// More lines of KubeletConfiguration.
-    pub kubelet: String,
     /// More lines of NoduleConfiguration.
     pub configuration: String,
+    /// Fields of KubeletConfiguration, in the place of what tests have else.
+    pub kubelet: Value,
+    /// More of the agent's environment.
+    pub variables: Vec<(&'static str, String)>,
     /// No other test runs beside it: it measures, or it takes the whole machine.
     pub alone: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_pods: 110, kubelet: String::new(), configuration: String::new(), alone: false }
+        Self {
+            max_pods: 110,
+            configuration: String::new(),
+            kubelet: json!({}),
+            variables: Vec::new(),
+            alone: false,
+        }
     }
 }
 
@@ -47,6 +56,7 @@ pub struct Agent {
     node: Node,
     child: Option<Child>,
     kubectl: Kubectl,
+    variables: Vec<(&'static str, String)>,
 }
 
 impl Agent {
@@ -64,12 +74,13 @@ impl Agent {
             server: &cluster.server()?,
             credentials: &credentials,
             plain_http: &plain_http,
-            kubelet: &options.kubelet,
             configuration: &options.configuration,
+            kubelet: &options.kubelet,
             max_pods: options.max_pods,
         };
         let node = Node::prepare(&cluster.node_folder(name)?, &plan)?;
-        let mut agent = Self { node, child: None, kubectl: cluster.kubectl().clone() };
+        let kubectl = cluster.kubectl().clone();
+        let mut agent = Self { node, child: None, kubectl, variables: options.variables.clone() };
         agent.start_again()?;
         let ready = wait::node_ready(client, name).await;
         ready.with_context(|| format!("the agent's log:\n{}", agent.log()))?;
@@ -106,6 +117,7 @@ impl Agent {
         let mut command = Command::new(paths::program("nodule")?);
         command
             .args(self.node.arguments())
+            .envs(self.variables.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);

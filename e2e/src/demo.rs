@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::binaries::Binaries;
 use crate::credentials::Credentials;
@@ -144,8 +145,8 @@ impl Demo {
                 server: &server,
                 credentials: &credentials,
                 plain_http: &plain_http,
-                kubelet: "",
                 configuration: "",
+                kubelet: &json!({}),
                 max_pods: 250,
             };
             let node = Node::prepare(&self.file("node"), &plan)?;

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use serde_json::{Value, json};
 
 use crate::credentials::{ADDRESS, Credentials};
 use crate::pki::write_private;
@@ -22,10 +23,10 @@ pub struct Plan<'a> {
     pub credentials: &'a Credentials,
     /// Registries that speak plain HTTP.
     pub plain_http: &'a [String],
-    /// More lines for its configuration (KubeletConfiguration).
-    pub kubelet: &'a str,
-    /// The same (NoduleConfiguration).
+    /// More lines for its configuration (NoduleConfiguration).
     pub configuration: &'a str,
+    /// Fields of its KubeletConfiguration, in the place of those that a test's node has else.
+    pub kubelet: &'a Value,
     /// The most pods that it takes.
     pub max_pods: u32,
 }
@@ -93,24 +94,32 @@ impl Node {
 fn configuration(plan: &Plan<'_>, manifests: &Path) -> String {
     let registries: String = plan.plain_http.iter().map(|host| format!("- {host}\n")).collect();
     format!(
-        "apiVersion: kubelet.config.k8s.io/v1beta1
-kind: KubeletConfiguration
-address: {ADDRESS}
-maxPods: {}
-staticPodPath: {}
-# Amounts, where the defaults are shares: whoever tries this has other things on the disk, too.
-evictionHard:
-  memory.available: 100Mi
-  nodefs.available: 1Gi
-  imagefs.available: 1Gi
-{}---
+        "{:#}
+---
 apiVersion: nodule.dev/v1alpha1
 kind: NoduleConfiguration
 plainHTTPRegistries:
 {registries}{}",
-        plan.max_pods,
-        manifests.display(),
-        plan.kubelet,
+        kubelet(plan, manifests),
         plan.configuration
     )
+}
+
+/// JSON is YAML, too.
+fn kubelet(plan: &Plan<'_>, manifests: &Path) -> Value {
+    let mut fields = json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "address": ADDRESS,
+        "maxPods": plan.max_pods,
+        "staticPodPath": manifests,
+        // Amounts, where the defaults are shares: whoever tries this has other things on the disk, too.
+        "evictionHard": {
+            "memory.available": "100Mi", "nodefs.available": "1Gi", "imagefs.available": "1Gi",
+        },
+    });
+    if let (Some(fields), Some(others)) = (fields.as_object_mut(), plan.kubelet.as_object()) {
+        fields.extend(others.clone());
+    }
+    fields
 }

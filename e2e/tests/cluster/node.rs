@@ -5,6 +5,9 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, ResourceExt};
 use nodule_e2e::{status, test, wait};
+use serde_json::json;
+
+use crate::said::{all_said, on_node};
 
 #[tokio::test]
 async fn a_new_node_is_ready_and_says_what_it_is() -> Result<()> {
@@ -75,6 +78,36 @@ async fn an_agent_that_is_asked_to_end_does_and_leaves_the_pods_running() -> Res
         let status = test.agent.stop()?;
         assert!(status.success(), "{status}");
         assert_eq!(test.agent.sandboxes(), before);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_node_keeps_to_the_groups_that_a_pod_names_where_it_says_so() -> Result<()> {
+    test::run(async |test| {
+        let node: Node = Api::all(test.client.clone()).get(test.agent.name()).await?;
+        let features = node.status.and_then(|status| status.features);
+        let strict = features.and_then(|features| features.supplemental_groups_policy);
+        let mut spec = on_node(test);
+        spec["securityContext"] = json!({ "supplementalGroupsPolicy": "Strict" });
+        if strict != Some(true) {
+            let words = &["phase=Failed", "reason=SupplementalGroupsPolicyNotSupported"];
+            return all_said(test, vec![("strict", spec, words)]).await;
+        }
+        let more = json!({ "runAsUser": 3000, "runAsGroup": 3001,
+            "supplementalGroups": [4000], "fsGroup": 4001, "supplementalGroupsPolicy": "Strict" });
+        spec["securityContext"] = more;
+        test.pod("strict", spec).await?;
+        let pod = test.pod_until("strict", "to be ready", status::is_ready).await?;
+        let told = status::container(&pod, "main").and_then(|it| it.user.clone()?.linux);
+        let told = told.context("a user")?;
+        assert_eq!((told.uid, told.gid), (3000, 3001));
+        assert_eq!(told.supplemental_groups, Some(vec![3001, 4000, 4001]));
+        let process = test.agent.sandboxes().pop().context("a process")?;
+        let text = std::fs::read_to_string(format!("/proc/{}/status", process.pid))?;
+        let groups = text.lines().find_map(|line| line.strip_prefix("Groups:"));
+        assert_eq!(groups.map(str::trim), Some("4000 4001"), "the process has no others");
         Ok(())
     })
     .await

@@ -1,11 +1,8 @@
 //! What `kubectl get pods` and `kubectl describe pod` say of a pod and its containers: every reason and condition that a pod
 //! can be brought to by its own making.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Event, Pod};
-use kube::ResourceExt;
+use k8s_openapi::api::core::v1::{Event, Pod, PodStatus};
 use nodule_e2e::agent::Options;
 use nodule_e2e::test::{self, Test};
 use nodule_e2e::wait;
@@ -13,14 +10,12 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::guests::artifact;
+use crate::said::{Case, all_said, on_node, said};
 
 /// Asks for something that no host has.
 const ALIEN: &str = r#"(module (import "env" "alien" (func)) (func (export "_start")) (memory (export "memory") 1))"#;
 /// Begins with 64 MiB.
 const LARGE: &str = r#"(module (func (export "_start")) (memory (export "memory") 1024))"#;
-
-/// A pod, and all that must be said of it at one time or another.
-type Case = (&'static str, Value, &'static [&'static str]);
 
 #[tokio::test]
 async fn what_a_container_waits_for_is_said() -> Result<()> {
@@ -45,7 +40,46 @@ async fn why_a_pod_was_not_taken_on_is_said() -> Result<()> {
     test::run(async |test| {
         // The port goes to who asks first, so that one runs before the other is there.
         all_said(test, vec![("port", on_a_port(test), &["phase=Running"])]).await?;
-        all_said(test, rejected(test)).await
+        all_said(test, rejected(test)).await?;
+        let labels = json!({ "kubernetes.io/os": "linux" });
+        let native = json!({ "metadata": { "name": "labelled", "labels": labels }, "spec": on_node(test) });
+        test.create::<Pod>(native).await?;
+        let words = [
+            "phase=Failed",
+            "reason=PodOSSelectorNodeLabelDoesNotMatch",
+            "message=Pod was rejected: Failed to admit pod as the `kubernetes.io/os` label doesn't match node label",
+        ];
+        said(test, &[("labelled", &words)]).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_status_and_its_conditions_say_which_generation_of_the_pod_they_are_of() -> Result<()> {
+    const OURS: [&str; 5] =
+        ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+    let of = |status: &PodStatus| {
+        let conditions = status.conditions.iter().flatten();
+        let ours = conditions.filter(|one| OURS.contains(&one.type_.as_str()));
+        let mut all: Vec<_> = ours.map(|one| one.observed_generation).collect();
+        all.push(status.observed_generation);
+        all
+    };
+    test::run(async |test| {
+        test.pod("web", test.spec(&["lines", "0", "1000"])).await?;
+        for generation in [1, 2] {
+            let all = [Some(generation); OURS.len() + 1];
+            let observed = |pod: &Pod| {
+                let status = pod.status.as_ref();
+                pod.metadata.generation == Some(generation)
+                    && status.is_some_and(|status| of(status) == all)
+            };
+            test.pod_until("web", &format!("generation {generation}"), observed).await?;
+            // Which changes nothing but the generation.
+            let later = json!({ "spec": { "activeDeadlineSeconds": 3600 } }).to_string();
+            test.kubectl(&["patch", "pod", "web", "--patch", &later])?;
+        }
+        Ok(())
     })
     .await
 }
@@ -54,11 +88,7 @@ async fn why_a_pod_was_not_taken_on_is_said() -> Result<()> {
 async fn a_full_node_takes_no_pod_but_a_critical_one_for_which_another_goes() -> Result<()> {
     let options = Options { max_pods: 1, ..Options::default() };
     test::run_with(&options, async |test| {
-        let spec = || {
-            let mut spec = test.spec(&["lines", "0", "1000"]);
-            spec["nodeName"] = json!(test.agent.name());
-            spec
-        };
+        let spec = || on_node(test);
         all_said(test, vec![("first", spec(), &["Ready=True"])]).await?;
         let full = &["phase=Failed", "reason=OutOfpods"];
         all_said(test, vec![("second", spec(), full)]).await?;
@@ -277,8 +307,7 @@ fn together(test: &Test<'_>) -> Value {
 
 /// A pod that no scheduler was asked about, with a port of the node.
 fn on_a_port(test: &Test<'_>) -> Value {
-    let mut spec = test.spec(&["lines", "0", "1000"]);
-    spec["nodeName"] = json!(test.agent.name());
+    let mut spec = on_node(test);
     spec["containers"][0]["ports"] = json!([{ "containerPort": 8080, "hostPort": 8080 }]);
     spec
 }
@@ -286,8 +315,7 @@ fn on_a_port(test: &Test<'_>) -> Value {
 /// Pods that no scheduler was asked about.
 fn rejected(test: &Test<'_>) -> Vec<Case> {
     let with = |key: &str, value: Value| {
-        let mut spec = test.spec(&["lines", "0", "1000"]);
-        spec["nodeName"] = json!(test.agent.name());
+        let mut spec = on_node(test);
         spec[key] = value;
         spec
     };
@@ -300,7 +328,6 @@ fn rejected(test: &Test<'_>) -> Vec<Case> {
         |what: &str, amount: &str| container("resources", json!({ "requests": { what: amount } }));
     let profile = json!({ "appArmorProfile": { "type": "Localhost", "localhostProfile": "none" } });
     let sysctl = json!({ "sysctls": [{ "name": "kernel.msgmax", "value": "1" }] });
-    let groups = json!({ "supplementalGroupsPolicy": "Strict" });
     vec![
         ("cpu", asks("cpu", "1k"), &["phase=Failed", "reason=OutOfcpu"]),
         ("memory", asks("memory", "1Pi"), &["phase=Failed", "reason=OutOfmemory"]),
@@ -322,79 +349,5 @@ fn rejected(test: &Test<'_>) -> Vec<Case> {
         ),
         ("confined", with("securityContext", profile), &["phase=Failed", "reason=AppArmor"]),
         ("tuned", with("securityContext", sysctl), &["phase=Failed", "reason=SysctlForbidden"]),
-        (
-            "strict",
-            with("securityContext", groups),
-            &["phase=Failed", "reason=SupplementalGroupsPolicyNotSupported"],
-        ),
     ]
-}
-
-/// Makes the pods of all cases, and waits until all was said of each.
-async fn all_said(test: &Test<'_>, cases: Vec<Case>) -> Result<()> {
-    let mut wanted = Vec::new();
-    for (name, spec, words) in cases {
-        test.pod(name, spec).await.with_context(|| format!("make pod {name}"))?;
-        wanted.push((name, words));
-    }
-    said(test, &wanted).await
-}
-
-/// Waits until all of this was said of the pods; for some of it is said for a moment only.
-async fn said(test: &Test<'_>, wanted: &[(&str, &[&str])]) -> Result<()> {
-    let mut heard = BTreeMap::<String, BTreeSet<String>>::new();
-    let missing = |heard: &BTreeMap<String, BTreeSet<String>>| {
-        let all =
-            wanted.iter().flat_map(|(pod, words)| words.iter().map(move |word| (*pod, *word)));
-        let missing =
-            all.filter(|(pod, word)| !heard.get(*pod).is_some_and(|said| said.contains(*word)));
-        missing.map(|(pod, word)| format!("{pod}: {word}")).collect::<Vec<_>>()
-    };
-    let pods = test.pods_until("", "all to be said", |pods| {
-        for pod in pods {
-            heard.entry(pod.name_any()).or_default().extend(words(pod));
-        }
-        missing(&heard).is_empty()
-    });
-    let outcome = pods.await;
-    outcome.with_context(|| format!("not said: {:?}; said: {heard:?}", missing(&heard)))?;
-    Ok(())
-}
-
-/// What a pod's status says, each in a few words.
-fn words(pod: &Pod) -> Vec<String> {
-    let status = pod.status.clone().unwrap_or_default();
-    let mut words = vec![
-        format!("phase={}", status.phase.unwrap_or_default()),
-        format!("reason={}", status.reason.unwrap_or_default()),
-    ];
-    for condition in status.conditions.into_iter().flatten() {
-        let reason = condition.reason.unwrap_or_default();
-        words.push(
-            format!("{}={} {reason}", condition.type_, condition.status).trim_end().to_owned(),
-        );
-    }
-    let lists = [status.init_container_statuses, status.container_statuses];
-    words.extend(lists.into_iter().flatten().flatten().flat_map(|container| states(&container)));
-    words
-}
-
-fn states(container: &ContainerStatus) -> Vec<String> {
-    let state = |verb: &str, state: Option<&ContainerState>| {
-        let state = state?;
-        let name = &container.name;
-        if let Some(waiting) = &state.waiting {
-            return Some(format!(
-                "{name} waiting {}",
-                waiting.reason.as_deref().unwrap_or_default()
-            ));
-        }
-        if let Some(end) = &state.terminated {
-            let reason = end.reason.as_deref().unwrap_or_default();
-            return Some(format!("{name} {verb} {reason} {}", end.exit_code));
-        }
-        state.running.as_ref().map(|_| format!("{name} running"))
-    };
-    let now = state("terminated", container.state.as_ref());
-    now.into_iter().chain(state("before", container.last_state.as_ref())).collect()
 }

@@ -38,9 +38,9 @@ const EVENTS: Rate = (20, 10);
 #[tokio::test]
 async fn five_hundred_pods_at_once_keep_the_rates_and_the_lease_is_never_late() -> Result<()> {
     let ((qps, burst), (event_qps, event_burst)) = (REQUESTS, EVENTS);
-    let kubelet = format!(
-        "kubeAPIQPS: {qps}\nkubeAPIBurst: {burst}\neventRecordQPS: {event_qps}\neventBurst: {event_burst}\n"
-    );
+    let kubelet = json!({
+        "kubeAPIQPS": qps, "kubeAPIBurst": burst, "eventRecordQPS": event_qps, "eventBurst": event_burst,
+    });
     let max_pods = u32::try_from(PODS)? + 10;
     let options = Options { max_pods, kubelet, alone: true, ..Options::default() };
     let cluster = Cluster::own().await?;
