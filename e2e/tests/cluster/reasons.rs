@@ -173,21 +173,14 @@ async fn a_start_is_told_in_events_that_tools_understand() -> Result<()> {
 }
 
 async fn waiting(test: &Test<'_>) -> Result<Vec<Case>> {
-    let alien = test.cluster.registry().push("tests/alien:1", &artifact(ALIEN)?).await?;
-    let image = |name: &str, policy: &str| {
-        let mut spec = test.spec(&[]);
-        spec["containers"][0]["image"] = json!(name);
-        spec["containers"][0]["imagePullPolicy"] = json!(policy);
-        spec
-    };
     let mut volume = test.spec(&[]);
     volume["volumes"] = json!([{ "name": "none", "configMap": { "name": "none" } }]);
     let mut config = test.spec(&[]);
     config["containers"][0]["envFrom"] = json!([{ "configMapRef": { "name": "none" } }]);
     let mut init = test.spec(&[]);
-    init["initContainers"] = image(&test.image("none:1"), "Never")["containers"].clone();
+    init["initContainers"] = of_image(test, &test.image("none:1"), "Never")["containers"].clone();
     init["initContainers"][0]["name"] = json!("first");
-    Ok(vec![
+    let mut cases: Vec<Case> = vec![
         (
             "volume",
             volume,
@@ -213,6 +206,26 @@ async fn waiting(test: &Test<'_>) -> Result<Vec<Case>> {
             ],
         ),
         (
+            "crashes",
+            test.spec(&["exit", "3"]),
+            &[
+                "main waiting CrashLoopBackOff",
+                "main before Error 3",
+                "PodReadyToStartContainers=True",
+                "PodScheduled=True",
+                "Initialized=True",
+            ],
+        ),
+    ];
+    cases.extend(without_an_image(test).await?);
+    Ok(cases)
+}
+
+async fn without_an_image(test: &Test<'_>) -> Result<Vec<Case>> {
+    let alien = test.cluster.registry().push("tests/alien:1", &artifact(ALIEN)?).await?;
+    let image = |name: &str, policy: &str| of_image(test, name, policy);
+    Ok(vec![
+        (
             "absent",
             image(&test.image("none:1"), "Always"),
             &["main waiting ErrImagePull", "main waiting ImagePullBackOff"],
@@ -224,18 +237,15 @@ async fn waiting(test: &Test<'_>) -> Result<Vec<Case>> {
         ),
         ("misnamed", image("No/Name", "Always"), &["main waiting InvalidImageName"]),
         ("alien", image(&alien, "Always"), &["main waiting CreateContainerError"]),
-        (
-            "crashes",
-            test.spec(&["exit", "3"]),
-            &[
-                "main waiting CrashLoopBackOff",
-                "main before Error 3",
-                "PodReadyToStartContainers=True",
-                "PodScheduled=True",
-                "Initialized=True",
-            ],
-        ),
     ])
+}
+
+/// A pod of this image.
+fn of_image(test: &Test<'_>, name: &str, policy: &str) -> Value {
+    let mut spec = test.spec(&[]);
+    spec["containers"][0]["image"] = json!(name);
+    spec["containers"][0]["imagePullPolicy"] = json!(policy);
+    spec
 }
 
 async fn ended(test: &Test<'_>) -> Result<Vec<Case>> {
