@@ -20,7 +20,7 @@ pub(crate) async fn run(images: Images, collect: Collect, root: PathBuf) -> Resu
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        let used = match used(root.clone()).await {
+        let used = match used(&images, root.clone()).await {
             Ok(used) => used,
             Err(error) => {
                 warn!(error = format!("{error:#}"), "images in use not known: all stay");
@@ -47,6 +47,9 @@ pub(crate) async fn run(images: Images, collect: Collect, root: PathBuf) -> Resu
 }
 
 /// The images of the pods below an agent's root folder.
-pub(crate) async fn used(root: PathBuf) -> Result<BTreeSet<String>> {
-    Ok(spawn_blocking(move || images_in_use(&root)).await.context("look at the pods")??)
+pub(crate) async fn used(images: &Images, root: PathBuf) -> Result<BTreeSet<String>> {
+    let images = images.clone();
+    Ok(spawn_blocking(move || images_in_use(&root, &images))
+        .await
+        .context("look at the pods")??)
 }

@@ -1,6 +1,7 @@
 //! What is in the store, for people who look.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -100,6 +101,19 @@ impl Inner {
                 Err(LookUpError::Ambiguous { name: name.to_owned(), count: more + 1 })
             }
         }
+    }
+}
+
+impl Images {
+    /// The images that these paths are of, each `sha256:…`: what lies below an image's files, or is its compiled code.
+    pub fn owners(&self, paths: &BTreeSet<PathBuf>) -> BTreeSet<String> {
+        if paths.is_empty() {
+            return BTreeSet::new();
+        }
+        let store = &self.0.store;
+        let mut records = store.records();
+        records.retain(|record| store.is_of(record, paths));
+        records.into_iter().map(|record| record.digest.to_string()).collect()
     }
 }
 

@@ -255,13 +255,6 @@ pub(crate) enum Error {
     Folder(nodule_volume::RemoveError),
 }
 
-impl Error {
-    /// Whether there is no record.
-    pub(crate) fn is_absent(&self) -> bool {
-        matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
-    }
-}
-
 /// A pod's folder, and what its record says.
 pub(crate) type Kept = (Folder, Result<Record, Error>);
 

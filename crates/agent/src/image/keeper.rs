@@ -107,7 +107,7 @@ impl Keeper {
     }
 
     async fn used(&self) -> Result<BTreeSet<String>> {
-        used(self.root.clone()).await
+        used(&self.images, self.root.clone()).await
     }
 }
 

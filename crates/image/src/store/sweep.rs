@@ -1,11 +1,12 @@
 //! What of a store no image refers to, and how that is removed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Store, StoreError, digest_of, entries, is_resumable, sync};
 use crate::digest::Digest;
+use crate::image::Record;
 use crate::partial;
 
 impl Store {
@@ -37,13 +38,10 @@ impl Store {
         let mut programs = HashSet::new();
         for record in self.all_records() {
             referred.extend(record.blobs.iter().map(|blob| self.blob(&blob.digest)));
-            programs.extend(record.wasm.map(|wasm| wasm.digest));
+            programs.extend(self.programs(&record));
             referred.extend(record.volume.map(|tree| self.tree(&tree)));
-            if let Some(chain) = record.tree {
-                let notes = self.root.join("programs").join(chain.hex());
-                programs.extend(entries(&notes).iter().filter_map(|note| digest_of(note)));
-                referred.extend([self.tree(&chain), notes]);
-            }
+            referred
+                .extend(record.tree.iter().flat_map(|chain| [self.tree(chain), self.notes(chain)]));
         }
         for engine in entries(&self.compiled()) {
             let files = |program: &Digest| {
@@ -52,6 +50,30 @@ impl Store {
             referred.extend(programs.iter().flat_map(files));
         }
         referred
+    }
+
+    /// Programs of an image whose compiled code is its own.
+    fn programs(&self, record: &Record) -> Vec<Digest> {
+        let layer = record.wasm.iter().map(|wasm| wasm.digest.clone());
+        let found = record.tree.iter().flat_map(|chain| entries(&self.notes(chain)));
+        layer.chain(found.filter_map(|note| digest_of(&note))).collect()
+    }
+
+    /// Where it is noted which programs were found in a tree.
+    fn notes(&self, chain: &Digest) -> PathBuf {
+        self.root.join("programs").join(chain.hex())
+    }
+
+    /// Whether one of these paths is of an image: below its files, or its compiled code, of whatever engine.
+    pub(crate) fn is_of(&self, record: &Record, paths: &BTreeSet<PathBuf>) -> bool {
+        let trees: Vec<_> =
+            record.tree.iter().chain(&record.volume).map(|tree| self.tree(tree)).collect();
+        let programs = self.programs(record);
+        paths.iter().any(|path| {
+            let is_code = path.starts_with(self.compiled())
+                && digest_of(path).is_some_and(|program| programs.contains(&program));
+            is_code || trees.iter().any(|tree| path.starts_with(tree))
+        })
     }
 
     /// Removes one file or folder. A folder has no name any more before it is removed piece by piece.
@@ -74,7 +96,7 @@ impl Store {
         }
     }
 
-    fn all_records(&self) -> Vec<crate::image::Record> {
+    fn all_records(&self) -> Vec<Record> {
         let files = entries(&self.root.join("images"));
         files.iter().filter_map(|file| super::read_json(file)).collect()
     }

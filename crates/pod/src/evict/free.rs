@@ -19,7 +19,7 @@ pub(super) async fn free(host: &Arc<Host>, views: &Views) {
     let (asked, views) = (Arc::clone(host), views.now());
     let used = tokio::task::spawn_blocking(move || {
         views.iter().filter(|view| !view.is_active()).for_each(|view| bury(&asked, &view.pod));
-        in_use(&asked.config.root, |record| record.phase < Phase::Terminated)
+        in_use(&asked.config.root, &asked.images, |record| record.phase < Phase::Terminated)
     });
     match used.await {
         Ok(Ok(used)) => free_images(host, used).await,

@@ -152,8 +152,8 @@ async fn every_run_has_the_same_image_though_agent_and_registry_are_gone_meanwhi
     let restarts =
         |api: &Api| api.pod("web")?["status"]["containerStatuses"][0]["restartCount"].as_i64();
     api.until("a restart", |api| restarts(api).filter(|count| *count > 0)).await;
+    let used = nodule_pod::images_in_use(root.path(), &agent.images).unwrap();
     drop(agent);
-    let used = nodule_pod::images_in_use(root.path()).unwrap();
     assert!(used.iter().any(|image| image.contains("/model@sha256:")), "{used:?}");
     let host = registry.host.clone();
     drop(registry);
@@ -204,4 +204,48 @@ async fn a_pull_that_takes_long_tells_how_far_it_is() {
             .as_i64()
     });
     assert_eq!(ended.await, 7);
+}
+
+/// Whoever runs by a record that nobody can read keeps what its process has open, and no other image.
+#[tokio::test]
+async fn a_pod_whose_record_is_damaged_keeps_its_own_images_alone() {
+    let (api, root) = (Api::start().await, Root::new());
+    let model: &[(&str, &[u8])] = &[("k", b"2")];
+    let registry = Registry::with_model(&[("waits", WAITS), ("other", READS)], model).await;
+    let agent = Agent::with(&api, root.path(), &[&registry.host]).await;
+    let mut web = pod(&registry, "waits", &json!({}));
+    web["spec"]["containers"][0]["stdin"] = json!(true);
+    api.apply(web);
+    api.until("a run", |api| {
+        api.pod("web")?["status"].pointer("/containerStatuses/0/state/running").cloned()
+    })
+    .await;
+    let other = nodule_image::Reference::parse(&registry.image("other")).unwrap();
+    drop(agent.images.pull(&other, &nodule_image::Keyring::default()).await.unwrap());
+    let images = agent.images.clone();
+    drop(agent);
+    let record = root.path().join("pods/u1/record.json");
+    std::fs::write(&record, "{").unwrap();
+
+    let used = nodule_pod::images_in_use(root.path(), &images).unwrap();
+    let freed = images.free(used.clone()).await.unwrap();
+
+    assert_eq!((used.len(), freed.spaced), (2, 1), "{used:?}");
+    let stock =
+        |name| images.stock().into_iter().find(|image| image.tags.contains(&registry.image(name)));
+    assert!(
+        ["waits", "model"]
+            .map(stock)
+            .iter()
+            .all(|image| used.contains(&image.as_ref().unwrap().digest))
+    );
+    assert!(stock("other").is_none());
+
+    let told = root.path().join("pods/u1/containers/app/0/container.json");
+    std::fs::remove_file(&told).unwrap();
+    std::fs::write(&told, "{").unwrap();
+    let error = nodule_pod::images_in_use(root.path(), &images).unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("u1/containers/app/0/container.json"), "{cause}");
+    assert!(error.to_string().contains("delete the pod of this folder"), "{error}");
 }
