@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use crate::ending::own_grace;
 use crate::failure::Failure;
 use crate::host::Host;
 use crate::view::View;
@@ -50,8 +51,9 @@ async fn drain(host: &Host, views: &Views) {
         };
         let pods: Vec<_> =
             views.all().into_iter().filter(|(_, view)| mine(&view.borrow())).collect();
-        for (uid, _) in &pods {
-            host.order(uid.clone(), Failure::shutdown(group.grace));
+        for (uid, view) in &pods {
+            let own = Duration::from_secs(own_grace(&view.borrow().pod));
+            host.order(uid.clone(), Failure::shutdown(own.min(group.grace)));
         }
         let ended = pods.into_iter().map(|(_, mut view)| async move {
             // A view that is gone is that of a pod that is.

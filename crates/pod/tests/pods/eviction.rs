@@ -98,7 +98,8 @@ async fn below_a_soft_threshold_a_pod_ends_in_its_own_time_as_far_as_the_node_ha
     assert_eq!(told[0].1, "Attempting to reclaim memory");
 }
 
-fn recorded(root: &Path, uid: &str) -> Value {
+/// What the node has written down of a pod.
+pub(crate) fn recorded(root: &Path, uid: &str) -> Value {
     let text = fs::read(root.join("pods").join(uid).join("record.json")).unwrap();
     serde_json::from_slice(&text).unwrap()
 }

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::eviction::recorded;
 use crate::node::Node;
 
 #[tokio::test]
@@ -39,4 +40,22 @@ async fn pods_end_by_their_priority_and_no_new_one_is_taken_on() {
     next["spec"]["containers"] = json!([node.container("app", "waits")]);
     node.api.apply(next);
     node.api.status("next", "/phase", "Running").await;
+}
+
+#[tokio::test]
+async fn a_pod_has_no_more_than_its_own_time_when_the_machine_is_shut_down() {
+    let node = Node::new().await;
+    let agent = node.agent().await;
+    for (name, own) in [("quick", 2), ("slow", 600)] {
+        let mut pod = crate::pod(name, name);
+        pod["spec"]["containers"] = json!([node.container("app", "waits")]);
+        pod["spec"]["terminationGracePeriodSeconds"] = json!(own);
+        node.api.apply(pod);
+        node.api.status(name, "/phase", "Running").await;
+    }
+    agent.shutting.send_replace(true);
+    for (name, grace) in [("quick", 2), ("slow", 60)] {
+        node.api.status(name, "/reason", "Terminated").await;
+        assert_eq!(recorded(node.root.path(), name)["stop"]["grace"], grace, "{name}");
+    }
 }
