@@ -165,7 +165,6 @@ impl Inner {
         let operation = self.metrics.operation("remove_image");
         let removed = self.holds.remove(&path, None, || self.store.remove_record(&record.digest));
         operation.end(removed.transpose())?;
-        self.metrics.count_proofs(&self.store);
         let is_gone = !path.exists();
         if is_gone {
             self.uses.forget(&record.digest);
@@ -185,6 +184,12 @@ impl Inner {
             };
             removed.transpose()?;
         }
+        for image in self.store.proven() {
+            // Who pulls an image holds its record's place before there are proofs.
+            let place = self.store.record_path(&image);
+            self.holds.remove(&place, None, || self.store.forget(&image)).transpose()?;
+        }
+        self.metrics.count_proofs(&self.store);
         self.store.sweep_partials();
         Ok(())
     }

@@ -164,15 +164,17 @@ impl Store {
         self.write_json(&self.proofs_path(image), proofs)
     }
 
+    /// The images that have proofs, those too that are not here.
+    pub(crate) fn proven(&self) -> Vec<Digest> {
+        entries(&self.root.join("access")).iter().filter_map(|file| digest_of(file)).collect()
+    }
+
     /// How many images have proofs, those first that are not here.
     pub(crate) fn count_proofs(&self) -> (i64, i64) {
-        let proofs = entries(&self.root.join("access"));
-        let is_here = |proof: &&PathBuf| {
-            digest_of(proof).is_some_and(|image| self.record_path(&image).is_file())
-        };
-        let here = proofs.iter().filter(is_here).count();
+        let proven = self.proven();
+        let here = proven.iter().filter(|image| self.record_path(image).is_file()).count();
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        (count(proofs.len() - here), count(here))
+        (count(proven.len() - here), count(here))
     }
 
     fn proofs_path(&self, image: &Digest) -> PathBuf {

@@ -21,6 +21,14 @@ impl Store {
         partial::remove(&self.proofs_path(digest))
     }
 
+    /// Removes the proofs of an image that is not here: those of a pull that failed after them, or that a crash has left.
+    pub(crate) fn forget(&self, image: &Digest) -> Result<(), StoreError> {
+        match self.record_path(image).exists() {
+            true => Ok(()),
+            false => partial::remove(&self.proofs_path(image)),
+        }
+    }
+
     /// All that may be removed when nothing refers to it.
     pub(crate) fn content(&self) -> Vec<PathBuf> {
         let mut content = entries(&self.root.join("blobs/sha256"));

@@ -8,7 +8,7 @@ use nodule_image::{Collect, Collected, Image};
 
 use crate::layers::Layer;
 use crate::node::{Node, command, compile, config, open};
-use crate::registry::{Fault, Registry};
+use crate::registry::{Fault, Registry, sha};
 
 /// As if the disk were full, and everything old enough.
 fn full() -> Collect {
@@ -48,6 +48,35 @@ async fn filled(node: &Node, registry: &Registry) -> [Image; 2] {
     let program = node.images.program(&rooted, "/app.wasm", "/").await.unwrap();
     node.images.compile(&rooted, &program).await.unwrap();
     [artifact, rooted]
+}
+
+#[tokio::test]
+async fn proofs_of_what_never_came_go_and_those_of_a_pull_under_way_stay() {
+    let registry = Registry::start().await;
+    registry.artifact("kept", "1", &command("k"));
+    registry.artifact("late", "1", &command("l"));
+    registry.fail(&format!("late/blobs/{}", sha(&command("l"))), [Fault::Silence(0)]);
+    let node = Node::new(&registry).await;
+    let kept = pulled(&node, &registry, "kept").await;
+    let proofs = || node.files("access");
+    let before = proofs();
+    let late = format!("{}/late:1", registry.host);
+    let swept = async {
+        while proofs().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        node.images.collect(Collect::default(), none()).await.unwrap();
+        assert_eq!(proofs().len(), 2, "it is under way");
+    };
+    tokio::select! {
+        pulled = node.pull(&late) => panic!("{pulled:?}"),
+        () = swept => {}
+    }
+
+    node.images.collect(Collect::default(), none()).await.unwrap();
+
+    assert_eq!(proofs(), before);
+    drop(kept);
 }
 
 #[tokio::test]
