@@ -1,9 +1,12 @@
 //! What the cluster tells a pod: ConfigMaps, Secrets, its token, in variables and files.
 
 use anyhow::{Context, Result};
+use k8s_openapi::api::certificates::v1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Secret};
-use kube::api::{Patch, PatchParams};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use nodule_e2e::{status, test, wait};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use serde_json::json;
 
 use crate::guests::{UNTIL_GO, artifact};
@@ -94,4 +97,61 @@ async fn a_change_of_a_mounted_config_map_is_seen_by_the_running_guest() -> Resu
         Ok(())
     })
     .await
+}
+
+#[tokio::test]
+async fn a_pod_is_told_whom_the_cluster_trusts() -> Result<()> {
+    test::run(async |test| {
+        let own = test.namespace.clone();
+        let (named, signed) = (authority()?, authority()?);
+        let signer = "example.com/e2e";
+        let bundles = [
+            json!({ "metadata": { "name": own }, "spec": { "trustBundle": named } }),
+            json!({
+                "metadata": { "name": format!("example.com:e2e:{own}"), "labels": { "of": own } },
+                "spec": { "signerName": signer, "trustBundle": signed },
+            }),
+        ];
+        let api: Api<ClusterTrustBundle> = Api::all(test.client.clone());
+        for bundle in bundles.clone() {
+            api.create(&PostParams::default(), &serde_json::from_value(bundle)?).await?;
+        }
+        let mut spec = test.spec(&[]);
+        spec["restartPolicy"] = json!("Never");
+        spec["volumes"] = json!([{ "name": "trust", "projected": { "sources": [
+            { "clusterTrustBundle": { "name": own, "path": "named" } },
+            { "clusterTrustBundle": {
+                "signerName": signer, "labelSelector": { "matchLabels": { "of": own } }, "path": "signed",
+            } },
+        ] } }]);
+        spec["containers"] = ["named", "signed"]
+            .map(|name| {
+                json!({
+                    "name": name, "image": test.image("examples/probe:p1"),
+                    "args": ["read", format!("/trust/{name}")],
+                    "volumeMounts": [{ "name": "trust", "mountPath": "/trust" }],
+                })
+            })
+            .into();
+        test.pod("trusts", spec).await?;
+        test.pod_until("trusts", "to have succeeded", |pod| status::phase(pod) == "Succeeded")
+            .await?;
+        for (container, wanted) in [("named", named), ("signed", signed)] {
+            let read = test.kubectl(&["logs", "trusts", "-c", container])?;
+            assert!(read.split_whitespace().eq(wanted.split_whitespace()), "{container}: {read}");
+        }
+        for bundle in bundles {
+            let name = bundle["metadata"]["name"].as_str().unwrap_or_default();
+            api.delete(name, &DeleteParams::default()).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The certificate of an authority that nobody knows, as PEM.
+fn authority() -> Result<String> {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    Ok(params.self_signed(&KeyPair::generate()?)?.pem())
 }

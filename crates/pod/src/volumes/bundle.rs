@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
+use k8s_openapi::api::certificates::v1::{ClusterTrustBundle, ClusterTrustBundleSpec};
+use k8s_openapi::api::certificates::v1beta1;
 use k8s_openapi::api::core::v1::{ClusterTrustBundleProjection, Pod};
-use kube::api::{Api, ListParams};
-use kube::core::Selector;
+use kube::api::{Api, ApiResource, ListParams};
+use kube::core::{NotUsed, Object, Selector};
 use tokio::time::timeout;
 
 use crate::host::{Host, PATIENCE};
@@ -18,6 +19,9 @@ const AGAIN: Duration = Duration::from_secs(60);
 
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
+
+/// One of either version: they have the same fields.
+type Bundle = Object<ClusterTrustBundleSpec, NotUsed>;
 
 /// What a pod's volumes want of them, as it was read.
 #[derive(Debug, Default)]
@@ -58,16 +62,9 @@ fn key(source: &ClusterTrustBundleProjection) -> String {
 
 async fn one(host: &Host, source: &ClusterTrustBundleProjection) -> Result<String, String> {
     let _slot = host.slots.acquire().await;
-    let api: Api<ClusterTrustBundle> = Api::all(host.server()?);
     let optional = source.optional == Some(true);
-    let found = match &source.name {
-        Some(name) => api.get_opt(name).await.map(|found| found.into_iter().collect::<Vec<_>>()),
-        None => list(&api, source).await,
-    };
-    let found = match found {
+    let found = match ask(&host.server()?, source).await {
         Ok(found) => found,
-        // Not served here.
-        Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
         Err(kube::Error::Api(status)) => return Err(status.message.clone()),
         Err(error) => return Err(crate::pull::chain(&error)),
     };
@@ -83,10 +80,36 @@ async fn one(host: &Host, source: &ClusterTrustBundleProjection) -> Result<Strin
     }
 }
 
-async fn list(
-    api: &Api<ClusterTrustBundle>,
+/// Asks in the versions that there are, the newest first: Kubernetes serves the first from 1.37 on, and before it the other
+/// where that is switched on. One that is not served has none.
+async fn ask(
+    client: &kube::Client,
     source: &ClusterTrustBundleProjection,
-) -> Result<Vec<ClusterTrustBundle>, kube::Error> {
+) -> kube::Result<Vec<Bundle>> {
+    let versions = [
+        ApiResource::erase::<ClusterTrustBundle>(&()),
+        ApiResource::erase::<v1beta1::ClusterTrustBundle>(&()),
+    ];
+    for version in versions {
+        let api = Api::all_with(client.clone(), &version);
+        let found = match &source.name {
+            Some(name) => api.get_opt(name).await.map(Vec::from_iter),
+            None => list(&api, source).await,
+        };
+        match found {
+            Ok(found) if !found.is_empty() => return Ok(found),
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Vec::new())
+}
+
+async fn list(
+    api: &Api<Bundle>,
+    source: &ClusterTrustBundleProjection,
+) -> kube::Result<Vec<Bundle>> {
     // Without a selector nothing is meant, with an empty one all (the API's own words).
     let Some(selector) = &source.label_selector else { return Ok(Vec::new()) };
     let Ok(selector) = Selector::try_from(selector.clone()) else { return Ok(Vec::new()) };
