@@ -50,15 +50,11 @@ pub(crate) fn status(seen: &Seen<'_>, previous: &PodStatus) -> PodStatus {
         return rejected(seen, failure, previous);
     }
     let spec = pod.spec.clone().unwrap_or_default();
-    let mut init = container_statuses(seen, spec.init_containers.iter().flatten(), &spec);
-    let mut containers = container_statuses(seen, spec.containers.iter(), &spec);
-    if seen.record.phase >= Phase::Terminated && has_initialized(&init, &containers) {
-        containers.iter_mut().for_each(give_up);
-    }
+    let mut lists = Lists::of(seen, &spec);
     let failure = seen.record.failure.as_ref();
     let computed = match failure {
         Some(_) => "Failed",
-        None => phase(&spec, &init, &containers, seen.record.phase),
+        None => phase(&spec, &lists.init, &lists.containers, seen.record.phase),
     };
     let phase = settle(computed, previous, seen.record.phase);
     let failure = failure.filter(|_| phase == "Failed");
@@ -67,22 +63,16 @@ pub(crate) fn status(seen: &Seen<'_>, previous: &PodStatus) -> PodStatus {
         phase,
         stopped: seen.record.phase >= Phase::Terminated,
         prepared: seen.prepared || seen.record.has_begun(),
-        init: &init,
-        containers: &containers,
+        init: &lists.init,
+        containers: &lists.containers,
         previous: previous.conditions.as_deref().unwrap_or_default(),
         failure,
         restarting: seen.record.restarting,
         resize: &seen.record.resize,
         now: seen.now,
     });
-    let mut ephemeral: Vec<_> = crate::ephemeral::of(&spec)
-        .map(|container| container_status(seen, &container, false))
-        .map(|status| ContainerStatus { ready: false, started: None, ..status })
-        .collect();
-    let all = init.iter_mut().chain(&mut containers).chain(&mut ephemeral);
-    epilogue::bound(&mut all.collect::<Vec<_>>());
-    ephemeral.sort_by(|one, other| one.name.cmp(&other.name));
-    containers.sort_by(|one, other| one.name.cmp(&other.name));
+    lists.finish();
+    let Lists { init, containers, ephemeral } = lists;
     let kept =
         |text: &Option<String>| text.clone().filter(|_| previous.phase.as_deref() == Some(phase));
     PodStatus {
@@ -90,16 +80,55 @@ pub(crate) fn status(seen: &Seen<'_>, previous: &PodStatus) -> PodStatus {
         container_statuses: Some(containers),
         init_container_statuses: (!init.is_empty()).then_some(init),
         ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
-        host_ip: seen.addresses.first().cloned(),
-        host_ips: Some(seen.addresses.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
-        pod_ip: seen.addresses.first().cloned(),
-        pod_ips: Some(seen.addresses.iter().map(|ip| PodIP { ip: ip.clone() }).collect()),
         phase: Some(phase.to_owned()),
         reason: failure.map(|failure| failure.reason.clone()).or(kept(&previous.reason)),
         message: failure.map(|failure| failure.message.clone()).or(kept(&previous.message)),
         start_time: Some(seconds(seen.record.start_time)),
         observed_generation: observed_generation(pod, previous),
+        ..addresses(seen.addresses)
+    }
+}
+
+/// A status that tells of the addresses alone.
+fn addresses(all: &[String]) -> PodStatus {
+    PodStatus {
+        host_ip: all.first().cloned(),
+        host_ips: Some(all.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
+        pod_ip: all.first().cloned(),
+        pod_ips: Some(all.iter().map(|ip| PodIP { ip: ip.clone() }).collect()),
         ..PodStatus::default()
+    }
+}
+
+/// The statuses of all containers.
+struct Lists {
+    init: Vec<ContainerStatus>,
+    containers: Vec<ContainerStatus>,
+    ephemeral: Vec<ContainerStatus>,
+}
+
+impl Lists {
+    /// In the order of the spec.
+    fn of(seen: &Seen<'_>, spec: &PodSpec) -> Self {
+        let init = container_statuses(seen, spec.init_containers.iter().flatten(), spec);
+        let mut containers = container_statuses(seen, spec.containers.iter(), spec);
+        if seen.record.phase >= Phase::Terminated && has_initialized(&init, &containers) {
+            containers.iter_mut().for_each(give_up);
+        }
+        let ephemeral = crate::ephemeral::of(spec)
+            .map(|container| container_status(seen, &container, false))
+            .map(|status| ContainerStatus { ready: false, started: None, ..status })
+            .collect();
+        Self { init, containers, ephemeral }
+    }
+
+    /// As they are told: their messages within bounds, and by name but for init containers, whose order says something.
+    fn finish(&mut self) {
+        let all = self.init.iter_mut().chain(&mut self.containers).chain(&mut self.ephemeral);
+        epilogue::bound(&mut all.collect::<Vec<_>>());
+        for list in [&mut self.containers, &mut self.ephemeral] {
+            list.sort_by(|one, other| one.name.cmp(&other.name));
+        }
     }
 }
 
