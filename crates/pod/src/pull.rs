@@ -256,7 +256,10 @@ async fn present(
         return Ok(Here::Missing);
     };
     let Some(image) = permitted(host, image, keyring, teller)? else { return Ok(Here::Unproven) };
-    let message = format!("Container image \"{}\" already present on machine", want.image);
+    let message = format!(
+        "Container image \"{}\" already present on machine and can be accessed by the pod",
+        want.image
+    );
     teller.say(Kind::Normal, "Pulled", &message);
     Ok(Here::Usable(Box::new(image)))
 }

@@ -76,7 +76,10 @@ mod tests {
             let told = told(&message(took)).unwrap();
             assert!((told - seconds).abs() < 1e-9, "{took}: {told}");
         }
-        assert!(told("Container image \"a\" already present on machine").is_err());
+        assert!(
+            told("Container image \"a\" already present on machine and can be accessed by the pod")
+                .is_err()
+        );
     }
 
     #[test]

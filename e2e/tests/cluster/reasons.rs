@@ -167,7 +167,15 @@ async fn a_start_is_told_in_events_that_tools_understand() -> Result<()> {
             };
             wanted.iter().all(said)
         };
-        wait::until(test.api::<Event>(), wait::all(), "Events of a start", all).await.map(drop)
+        wait::until(test.api::<Event>(), wait::all(), "Events of a start", all).await?;
+        test.pod("next", test.spec(&["exit", "0"])).await?;
+        let here = format!(
+            "Container image \"{image}\" already present on machine and can be accessed by the pod"
+        );
+        let again = |events: &[Event]| events.iter().any(|event| says(event, "Pulled", &here));
+        wait::until(test.api::<Event>(), wait::all(), "the Event of the next", again)
+            .await
+            .map(drop)
     })
     .await
 }
