@@ -28,6 +28,7 @@ mod shutdown;
 mod statics;
 mod supervisor;
 mod telemetry;
+mod tended;
 mod terminal;
 
 use crate::{
