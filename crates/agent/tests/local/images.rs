@@ -1,8 +1,13 @@
 //! `nodule image` without a registry and without a cluster.
 
-use serde_json::Value;
+use std::ffi::OsStr;
 
-use crate::machine::{Machine, end};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+
+use crate::machine::{Machine, PATIENCE, end};
 use crate::path;
 
 /// The tags of all images.
@@ -81,4 +86,38 @@ async fn what_cannot_be_done_is_told_and_nothing_is_lost() {
         assert!(why.contains(part), "{arguments:?}: {why}");
     }
     assert_eq!(tags(&machine).await, ["localhost/says:latest"]);
+}
+
+#[tokio::test]
+async fn registries_are_reached_by_the_proxies_of_the_environment() {
+    let (proxy, registry) = (listener().await, listener().await);
+    let by = format!("http://{}", proxy.local_addr().unwrap());
+    let direct = registry.local_addr().unwrap();
+    let machine = Machine::new();
+    let config = machine.write(
+        "config.yaml",
+        &format!(
+            "apiVersion: nodule.dev/v1alpha1\nkind: NoduleConfiguration\n\
+             plainHTTPRegistries: [plain.example.com, '{direct}']\n"
+        ),
+    );
+    let asks = async |peer: &TcpListener, image: &str, no: &str| {
+        let words = ["image", "pull", "--config", path(&config), image].map(OsStr::new);
+        let mut pull = machine.command(&words);
+        pull.env("HTTP_PROXY", &by).env("HTTPS_PROXY", &by).env("NO_PROXY", no);
+        let _pull = pull.spawn().unwrap();
+        let (asked, _) = timeout(PATIENCE, peer.accept()).await.expect("it is asked").unwrap();
+        BufReader::new(asked).lines().next_line().await.unwrap().unwrap()
+    };
+
+    let line = asks(&proxy, "plain.example.com/a:1", "10.0.0.0/8").await;
+    assert_eq!(line, "GET http://plain.example.com/v2/a/manifests/1 HTTP/1.1");
+    let line = asks(&proxy, "tls.example.com/a:1", "plain.example.com").await;
+    assert_eq!(line, "CONNECT tls.example.com:443 HTTP/1.1");
+    let line = asks(&registry, &format!("{direct}/a:1"), "127.0.0.0/8").await;
+    assert_eq!(line, "GET /v2/a/manifests/1 HTTP/1.1");
+}
+
+async fn listener() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.unwrap()
 }

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use crate::guests::{WAITS, says};
 
 /// Nothing that a test waits for takes so long.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) struct Machine {
     folder: TempDir,
