@@ -2,11 +2,12 @@
 
 use prometheus::Registry;
 
-use crate::{image_metrics, probe};
+use crate::{image_metrics, probe, volumes};
 
 /// What is counted of pods. Clones count together.
 #[derive(Debug, Clone)]
 pub struct Metrics {
+    pub(crate) certificates: volumes::CertificateMetrics,
     pub(crate) images: image_metrics::Metrics,
     pub(crate) probes: probe::Metrics,
 }
@@ -18,6 +19,7 @@ impl Metrics {
     /// When a registry has something of one of the names.
     pub fn register(node: &Registry, probes: &Registry) -> prometheus::Result<Self> {
         let images = image_metrics::Metrics::register(node)?;
-        Ok(Self { images, probes: probe::Metrics::register(probes)? })
+        let certificates = volumes::CertificateMetrics::register(node)?;
+        Ok(Self { certificates, images, probes: probe::Metrics::register(probes)? })
     }
 }

@@ -38,7 +38,7 @@ use crate::sink::Sink;
 use crate::source::Origin;
 use crate::status::{self, Seen, Waiting};
 use crate::view::{LogEnds, View};
-use crate::volumes::{self, Mounted};
+use crate::volumes::{self, Answered, Mounted};
 use crate::want::Want;
 
 /// What the node is asked to do with a pod.
@@ -76,6 +76,8 @@ pub(crate) enum Notice {
     Reread(Option<Arc<Node>>),
     /// A round of setting up the volumes is over.
     Mounted(Box<Mounted>),
+    /// A request for a certificate of the pod has its answer.
+    Answered(Box<Answered>),
     /// The API server has nothing more to be told.
     Published,
 }
@@ -410,6 +412,7 @@ impl Worker {
             Notice::Resized(applied) => self.applied(applied),
             Notice::Reread(node) => self.read(node),
             Notice::Mounted(mounted) => self.mounted(*mounted),
+            Notice::Answered(answered) => self.answered(*answered),
             Notice::Linked { container, result: Err(error) } => {
                 warn!(container, error = &error as &dyn std::error::Error, "log not linked");
             }

@@ -6,6 +6,7 @@
 #![expect(clippy::indexing_slicing, reason = "the tests change JSON that they made themselves")]
 
 mod archives;
+mod certificates;
 mod config;
 mod crash;
 mod credentials;

@@ -11,6 +11,7 @@ use kube::api::{Api, ApiResource, ListParams};
 use kube::core::{NotUsed, Object, Selector};
 use tokio::time::timeout;
 
+use super::patience::words;
 use crate::host::{Host, PATIENCE};
 use crate::restart::later;
 
@@ -63,11 +64,7 @@ fn key(source: &ClusterTrustBundleProjection) -> String {
 async fn one(host: &Host, source: &ClusterTrustBundleProjection) -> Result<String, String> {
     let _slot = host.slots.acquire().await;
     let optional = source.optional == Some(true);
-    let found = match ask(&host.server()?, source).await {
-        Ok(found) => found,
-        Err(kube::Error::Api(status)) => return Err(status.message.clone()),
-        Err(error) => return Err(crate::pull::chain(&error)),
-    };
+    let found = ask(&host.server()?, source).await.map_err(|error| words(&error))?;
     let pem: Vec<String> = found.into_iter().map(|bundle| bundle.spec.trust_bundle).collect();
     match (&source.name, pem.is_empty()) {
         (_, false) => Ok(merge(&pem)),

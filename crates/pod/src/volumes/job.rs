@@ -8,10 +8,11 @@ use nodule_volume::{Files, Place, Site, Source, set_up};
 use tokio::task::JoinError;
 
 use super::bundle::Bundles;
+use super::certificate::{Asked, Certificates, Note, Spot};
 use super::claim::{self, Claimed};
 use super::project::Projector;
 use super::token::{Tokens, wishes};
-use super::{Volumes, own};
+use super::{Answered, Volumes, own};
 use crate::field::Downward;
 use crate::host::Host;
 use crate::objects::Known;
@@ -27,6 +28,9 @@ pub(super) struct Job {
     pub(super) user: Option<u32>,
     pub(super) site: Site,
     pub(super) tokens: Tokens,
+    pub(super) certificates: Certificates,
+    /// What became of requests for certificates.
+    pub(super) answered: Vec<Answered>,
 }
 
 /// What a round came to.
@@ -36,6 +40,11 @@ pub(crate) struct Mounted {
     pub(super) failed: Vec<Failed>,
     pub(super) warnings: Vec<String>,
     pub(super) tokens: Tokens,
+    pub(super) certificates: Certificates,
+    /// Requests for certificates whose answers are to be waited for.
+    pub(super) asked: Vec<(Spot, Asked)>,
+    /// What there is to tell of certificates.
+    pub(super) notes: Vec<Note>,
     /// When there is something to do again.
     pub(super) due: Option<Timestamp>,
 }
@@ -45,13 +54,15 @@ pub(crate) struct Mounted {
 pub(super) struct Failed {
     pub(super) volume: String,
     pub(super) message: String,
+    /// It is no failure yet: somebody may take another moment.
+    pub(super) early: bool,
 }
 
 impl Failed {
     /// In the kubelet's words; `name` is the PersistentVolume's where there is one.
     fn set_up(volume: &str, name: &str, why: &str) -> Self {
         let message = format!("MountVolume.SetUp failed for volume \"{name}\" : {why}");
-        Self { volume: volume.to_owned(), message }
+        Self { volume: volume.to_owned(), message, early: false }
     }
 }
 
@@ -61,12 +72,17 @@ impl Job {
         let wishes = wishes(&self.pod);
         let due = self.tokens.renew(&self.host, &self.pod, &wishes, now).await;
         let bundles = Bundles::read(&self.host, &self.pod).await;
+        let answered = std::mem::take(&mut self.answered);
+        let look = self.certificates.renew(&self.host, &self.pod, answered, now).await;
         let mut mounted = Mounted {
             volumes: Volumes::new(),
             failed: Vec::new(),
             warnings: Vec::new(),
             tokens: Tokens::default(),
-            due: [due, bundles.due(now)].into_iter().flatten().min(),
+            certificates: Certificates::default(),
+            asked: look.asked,
+            notes: look.notes,
+            due: [due, bundles.due(now), look.due].into_iter().flatten().min(),
         };
         for volume in own(&self.pod) {
             match self.one(volume, &bundles).await {
@@ -76,10 +92,14 @@ impl Job {
                     }
                     mounted.volumes.insert(volume.name.clone(), path);
                 }
-                Err(failed) => mounted.failed.push(failed),
+                Err(failed) => {
+                    let early = self.certificates.waits(&volume.name, now);
+                    mounted.failed.push(Failed { early, ..failed });
+                }
             }
         }
         mounted.tokens = self.tokens;
+        mounted.certificates = self.certificates;
         mounted
     }
 
@@ -121,6 +141,7 @@ impl Job {
             known: &self.known,
             tokens: &self.tokens,
             bundles,
+            certificates: &self.certificates,
             user: self.user,
             group: self.site.group,
         };
@@ -135,7 +156,7 @@ impl Job {
             return files("secret", projector.secret(source)?, true);
         }
         if let Some(source) = &volume.projected {
-            return files("projected", projector.projected(source)?, true);
+            return files("projected", projector.projected(&volume.name, source)?, true);
         }
         if let Some(source) = &volume.downward_api {
             let mode = source.default_mode;
@@ -171,7 +192,7 @@ fn claim_failed(volume: &str, why: &claim::Error) -> Failed {
         ),
         claim::Error::Volume { name, why } => return Failed::set_up(volume, name, why),
     };
-    Failed { volume: volume.to_owned(), message }
+    Failed { volume: volume.to_owned(), message, early: false }
 }
 
 fn on_disk_warning(volume: &str) -> String {

@@ -2,14 +2,16 @@
 //!
 //! `needs` is asked in each turn and waits for nothing: it begins a [`job`](job::Job) when there is news, and says where the
 //! volumes lie once all of them do. Read `job.rs` (one round), `project.rs` (what becomes a file), `token.rs`, `claim.rs`,
-//! `bundle.rs` (what the API server is asked for), `mounts.rs` (what a container gets of them). Images that are volumes take
-//! another way: `image.rs`.
+//! `bundle.rs`, `certificate/` (what the API server is asked for), `mounts.rs` (what a container gets of them). Images that are
+//! volumes take another way: `image.rs`.
 
 mod bundle;
+mod certificate;
 mod claim;
 mod image;
 mod job;
 mod mounts;
+mod patience;
 mod project;
 pub(crate) mod token;
 
@@ -28,6 +30,8 @@ use crate::objects::{Answer, Key, Known};
 use crate::restart::later;
 use crate::worker::{Notice, Worker};
 
+pub(crate) use certificate::Metrics as CertificateMetrics;
+use certificate::{Asked, Certificates, Spot};
 pub(crate) use image::{Mounts, Pictures};
 pub(crate) use job::Mounted;
 pub(crate) use mounts::{image_mounts, mounts};
@@ -41,6 +45,13 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(122);
 /// So long a pod waits for its volumes before that is told (the kubelet's `podAttachAndMountTimeout`).
 const DEADLINE: Duration = Duration::from_secs(123);
+
+/// What became of a request for the certificate at a place of the pod.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    spot: Spot,
+    answer: certificate::Answer,
+}
 
 /// How far a pod's volumes are. Owned by its worker.
 #[derive(Debug, Default)]
@@ -59,6 +70,9 @@ pub(crate) struct State {
     /// When the pod began to wait; moved on each time that it is told.
     since: Option<Timestamp>,
     tokens: Tokens,
+    certificates: Certificates,
+    /// What became of requests for certificates since the last job began.
+    answered: Vec<Answered>,
     /// What was told once and holds on.
     told: BTreeSet<String>,
 }
@@ -70,6 +84,7 @@ impl State {
             *time = time.map(|time| moved(time, by));
         }
         self.tokens.move_by(by);
+        self.certificates.move_by(by);
     }
 }
 
@@ -113,6 +128,7 @@ impl Worker {
         let stamp = Stamp::of(&self.record.pod, known, self.record.user);
         let news = self.volumes.stamp.as_ref() != Some(&stamp);
         let due = self.volumes.due.is_some_and(|due| due <= now);
+        let due = due || !self.volumes.answered.is_empty();
         if !self.volumes.running && (news || due) && self.is_told(known) {
             self.begin_volumes(known, stamp);
         }
@@ -156,6 +172,8 @@ impl Worker {
             user: self.record.user,
             site: self.site(),
             tokens: std::mem::take(&mut self.volumes.tokens),
+            certificates: std::mem::take(&mut self.volumes.certificates),
+            answered: std::mem::take(&mut self.volumes.answered),
         };
         self.tasks.spawn(async move { Notice::Mounted(Box::new(job.run().await)) });
     }
@@ -185,6 +203,7 @@ impl Worker {
         let state = &mut self.volumes;
         state.running = false;
         state.tokens = mounted.tokens;
+        state.certificates = mounted.certificates;
         state.missing = mounted.failed.iter().map(|failure| failure.volume.clone()).collect();
         state.failures =
             if mounted.failed.is_empty() { 0 } else { state.failures.saturating_add(1) };
@@ -193,7 +212,11 @@ impl Worker {
         if mounted.failed.is_empty() {
             state.done = Some(Arc::new(mounted.volumes));
         }
-        for failure in mounted.failed {
+        for note in mounted.notes {
+            self.tell_volume(note.reason, &note.message);
+        }
+        self.await_answers(mounted.asked);
+        for failure in mounted.failed.into_iter().filter(|failure| !failure.early) {
             self.tell_volume("FailedMount", &failure.message);
         }
         for warning in mounted.warnings {
@@ -201,6 +224,23 @@ impl Worker {
                 self.tell_volume("VolumeOnDisk", &warning);
             }
         }
+    }
+
+    /// Has the answers to requests for certificates waited for, for as long as this worker lives.
+    fn await_answers(&mut self, asked: Vec<(Spot, Asked)>) {
+        for (spot, asked) in asked {
+            let (client, node) = (self.host.client.clone(), self.host.config.node.clone());
+            let Some(client) = client else { continue };
+            self.tasks.spawn(async move {
+                let answer = certificate::answer(client, node, asked).await;
+                Notice::Answered(Box::new(Answered { spot, answer }))
+            });
+        }
+    }
+
+    /// Takes in what became of a request for a certificate.
+    pub(crate) fn answered(&mut self, answered: Answered) {
+        self.volumes.answered.push(answered);
     }
 
     /// Tells now and then that the pod waits for its volumes.

@@ -1,20 +1,21 @@
 //! What becomes a file in a volume: pure.
 
 use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource,
-    SecretVolumeSource, ServiceAccountTokenProjection, VolumeProjection,
+    ConfigMapVolumeSource, DownwardAPIVolumeFile, KeyToPath, Pod, PodCertificateProjection,
+    ProjectedVolumeSource, SecretVolumeSource, ServiceAccountTokenProjection, VolumeProjection,
 };
 use nodule_volume::{Content, Files, Group};
 
 use super::bundle::Bundles;
+use super::certificate::{Certificates, Spot};
 use super::token::{Tokens, Wish};
 use crate::field::Downward;
 use crate::objects::{Kind, Known, Object};
 
 /// The API server's own default (`defaultMode`).
 const MODE: u32 = 0o644;
-/// A token's where its reader is known (the kubelet's `projected.go`).
-const TOKEN_MODE: u32 = 0o600;
+/// A token's or a key's where its reader is known (the kubelet's `projected.go`).
+const PRIVATE_MODE: u32 = 0o600;
 
 /// All that files are made of.
 pub(super) struct Projector<'a> {
@@ -22,6 +23,7 @@ pub(super) struct Projector<'a> {
     pub(super) known: &'a Known,
     pub(super) tokens: &'a Tokens,
     pub(super) bundles: &'a Bundles,
+    pub(super) certificates: &'a Certificates,
     /// The pod's own user: it reads what modes keep from others.
     pub(super) user: Option<u32>,
     pub(super) group: Option<Group>,
@@ -42,10 +44,17 @@ impl Projector<'_> {
     }
 
     /// Of two files of one path the later is taken.
-    pub(super) fn projected(&self, source: &ProjectedVolumeSource) -> Projected {
+    pub(super) fn projected(&self, volume: &str, source: &ProjectedVolumeSource) -> Projected {
         let mut files = Files::new();
-        for part in source.sources.iter().flatten() {
-            files.extend(self.part(part, source.default_mode)?);
+        for (index, part) in source.sources.iter().flatten().enumerate() {
+            let mode = source.default_mode;
+            files.extend(match &part.pod_certificate {
+                Some(certificate) => {
+                    let spot = Spot { volume: volume.to_owned(), index };
+                    self.certificate(&spot, certificate, mode)?
+                }
+                None => self.part(part, mode)?,
+            });
         }
         Ok(files)
     }
@@ -68,9 +77,6 @@ impl Projector<'_> {
         if let Some(bundle) = &part.cluster_trust_bundle {
             let pem = self.bundles.find(bundle)?;
             return Ok(self.file(&bundle.path, pem.into_bytes(), bits(mode)));
-        }
-        if part.pod_certificate.is_some() {
-            return Err("podCertificate is not supported by this node".to_owned());
         }
         Ok(Files::new())
     }
@@ -127,14 +133,38 @@ impl Projector<'_> {
 
     fn token(&self, source: &ServiceAccountTokenProjection, mode: Option<i32>) -> Projected {
         let token = self.tokens.find(&Wish::of(source))?;
+        Ok(self.private(&source.path, token, mode))
+    }
+
+    fn certificate(
+        &self,
+        spot: &Spot,
+        source: &PodCertificateProjection,
+        mode: Option<i32>,
+    ) -> Projected {
+        let issued = self.certificates.find(spot).map_err(|lack| lack.why)?;
+        let bundle = format!("{}{}", issued.key, issued.chain);
+        let all = [
+            (&source.credential_bundle_path, &bundle),
+            (&source.key_path, &issued.key),
+            (&source.certificate_chain_path, &issued.chain),
+        ];
+        let named = all.into_iter().filter_map(|(path, text)| {
+            Some((path.as_deref().filter(|path| !path.is_empty())?, text))
+        });
+        Ok(named.flat_map(|(path, text)| self.private(path, text, mode)).collect())
+    }
+
+    /// What is for its reader alone, where that one is known.
+    fn private(&self, path: &str, text: &str, mode: Option<i32>) -> Files {
         let reader = reader(self.downward.pod);
         let known = reader.is_some() || self.group.is_some();
-        let mode = if known { TOKEN_MODE } else { bits(mode) };
-        let mut files = self.file(&source.path, token.as_bytes().to_vec(), mode);
+        let mode = if known { PRIVATE_MODE } else { bits(mode) };
+        let mut files = self.file(path, text.as_bytes().to_vec(), mode);
         if let Some(reader) = reader.filter(|_| self.user.is_some()) {
             files.values_mut().for_each(|file| file.user = Some(reader));
         }
-        Ok(files)
+        files
     }
 
     fn file(&self, path: &str, data: Vec<u8>, mode: u32) -> Files {
@@ -220,15 +250,17 @@ mod tests {
         let source: ProjectedVolumeSource = serde_json::from_value(source).unwrap();
         let allocatable = BTreeMap::new();
         let group = context["fsGroup"].as_u64().map(|id| Group { id: u32::try_from(id).unwrap() });
+        let spot = Spot { volume: "v".to_owned(), index: 1 };
         let projector = Projector {
             downward: Downward { pod: &pod, node: "n1", addresses: &[], allocatable: &allocatable },
             known: &known(),
             tokens: &Tokens::with("api", "the token"),
             bundles: &Bundles::default(),
+            certificates: &Certificates::with(spot, "the key\n", "the chain\n"),
             user: own,
             group,
         };
-        projector.projected(&source)
+        projector.projected("v", &source)
     }
 
     fn shown(files: &Files) -> Vec<String> {
@@ -300,5 +332,38 @@ mod tests {
         let other = json!([{"serviceAccountToken": {"path": "token", "audience": "other"}}]);
         let error = projected(&other, &json!({}), None).unwrap_err();
         assert!(error.starts_with("failed to fetch token"), "{error}");
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_are_in_the_files_that_are_named_and_private() {
+        let at = |paths: Value| {
+            let mut source = json!({"signerName": "example.com/s", "keyType": "ED25519"});
+            source.as_object_mut().unwrap().extend(paths.as_object().unwrap().clone());
+            json!([{"configMap": {"name": "map", "items": []}}, {"podCertificate": source}])
+        };
+        let all = at(json!({"credentialBundlePath": "deep/bundle", "keyPath": "key",
+                            "certificateChainPath": "chain"}));
+        for (context, own, mode, user) in [
+            (json!({}), Some(7), "440", Some(7)),
+            (json!({"runAsUser": 9}), Some(7), "600", Some(9)),
+            (json!({"fsGroup": 8}), None, "600", None),
+        ] {
+            let mut files = projected(&all, &context, own).unwrap();
+            files.retain(|path, _| !["a", "b", "c"].contains(&path.as_str()));
+            let wanted = [
+                format!("chain {mode} the chain\n"),
+                format!("deep/bundle {mode} the key\nthe chain\n"),
+                format!("key {mode} the key\n"),
+            ];
+            assert_eq!(shown(&files), wanted, "{context}");
+            assert!(files.values().all(|file| file.user == user), "{context}");
+        }
+        let one =
+            projected(&at(json!({"keyPath": "k", "certificateChainPath": ""})), &json!({}), None);
+        assert!(one.unwrap().keys().eq(["a", "b", "c", "k"]));
+        let mut elsewhere = all;
+        elsewhere.as_array_mut().unwrap().remove(0);
+        let why = projected(&elsewhere, &json!({}), None).unwrap_err();
+        assert_eq!(why, "credential bundle is not issued yet");
     }
 }

@@ -5,18 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount, ServiceAccountTokenProjection};
 use kube::api::{Api, PostParams};
-use tokio::time::{sleep, timeout};
 use tracing::warn;
 
+use super::patience::patiently;
 use crate::clock::moved;
-use crate::host::{Host, PATIENCE};
-use crate::pull::chain;
+use crate::host::Host;
 
 /// The API server's own default (`expirationSeconds`).
 const SECONDS: i64 = 3600;
@@ -24,12 +22,6 @@ const SECONDS: i64 = 3600;
 const OLDEST: SignedDuration = SignedDuration::from_hours(24);
 /// Up to so much earlier, so that not all pods ask at once (there too, `maxJitter`).
 const JITTER: SignedDuration = SignedDuration::from_secs(10);
-/// The waits after a refusal. The API server refuses for the moment that it needs to hear of the pod.
-const WAITS: [Duration; 3] =
-    [Duration::from_millis(20), Duration::from_millis(80), Duration::from_millis(320)];
-/// Its words for that: it knows of no relationship between pod and node (403), of no such pod (404), or of its predecessor of the
-/// same name (409).
-const NOT_YET: [u16; 3] = [403, 404, 409];
 /// After a failure.
 const AGAIN: SignedDuration = SignedDuration::from_secs(10);
 
@@ -155,18 +147,24 @@ pub(crate) async fn fresh(host: &Host, pod: &Pod, audience: String) -> Result<St
     ask(host, pod, &wish, Timestamp::now()).await.map(|token| token.text)
 }
 
+/// The name of the pod's service account.
+pub(super) fn account(pod: &Pod) -> &str {
+    let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
+    account.filter(|name| !name.is_empty()).unwrap_or("default")
+}
+
 async fn ask(host: &Host, pod: &Pod, wish: &Wish, now: Timestamp) -> Result<Token, String> {
     let meta = &pod.metadata;
-    let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
-    let account = account.filter(|name| !name.is_empty()).unwrap_or("default");
+    let account = account(pod);
     let api: Api<ServiceAccount> =
         Api::namespaced(host.server()?, meta.namespace.as_deref().unwrap_or_default());
     let request = request(pod, wish);
     let _slot = host.slots.acquire().await;
-    let given = timeout(PATIENCE, patiently(&api, account, &request))
-        .await
-        .map_err(|_| format!("the API server did not answer within {} s", PATIENCE.as_secs()))?
-        .map_err(|error| words(&error))?;
+    let params = PostParams::default();
+    let given = patiently(|| {
+        api.create_subresource::<_, TokenRequest>("token", account, &params, &request)
+    });
+    let given = given.await?;
     let life = life(&given, now);
     let status = given.status.unwrap_or_default();
     let jitter = SignedDuration::from_millis(rand::random_range(0..JITTER.as_millis() as i64));
@@ -186,11 +184,6 @@ fn life(given: &TokenRequest, now: Timestamp) -> Option<SignedDuration> {
     Some(seconds.map_or(until.duration_since(now), SignedDuration::from_secs))
 }
 
-/// The API server's own words, where it is one that refused.
-fn words(error: &kube::Error) -> String {
-    if let kube::Error::Api(status) = error { status.message.clone() } else { chain(error) }
-}
-
 /// A token that holds while the pod is there.
 fn request(pod: &Pod, wish: &Wish) -> TokenRequest {
     let audience = Some(wish.audience.clone()).filter(|audience| !audience.is_empty());
@@ -208,22 +201,6 @@ fn request(pod: &Pod, wish: &Wish) -> TokenRequest {
         }),
         ..TokenRequest::default()
     }
-}
-
-/// Asks again after a refusal, a few times.
-async fn patiently(
-    api: &Api<ServiceAccount>,
-    account: &str,
-    request: &TokenRequest,
-) -> kube::Result<TokenRequest> {
-    let params = PostParams::default();
-    for wait in WAITS {
-        match api.create_subresource("token", account, &params, request).await {
-            Err(kube::Error::Api(status)) if NOT_YET.contains(&status.code) => sleep(wait).await,
-            answer => return answer,
-        }
-    }
-    api.create_subresource("token", account, &params, request).await
 }
 
 #[cfg(test)]

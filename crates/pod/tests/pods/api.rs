@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 
-use crate::objects::{Asked, Objects, Tokens};
+use crate::objects::{self, Asked, Objects, Tokens};
 
 /// What happens to a request instead of being served.
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +84,11 @@ impl Api {
     /// Makes or changes an object that is no pod; its kind in the plural.
     pub(crate) fn put(&self, plural: &'static str, object: Value) {
         self.shared.inner.lock().unwrap().objects.put(plural, object);
+    }
+
+    /// Objects of this kind, with their names.
+    pub(crate) fn all(&self, plural: &str) -> Vec<Value> {
+        self.shared.inner.lock().unwrap().objects.all(plural)
     }
 
     /// Removes it.
@@ -227,7 +232,7 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response 
             line("ERROR", &status(410, "too old resource version")).into_response()
         }
         Some(Fault::Silence) => std::future::pending().await,
-        None if Asked::of(&path).is_some() => {
+        None if parts.method == Method::GET && Asked::of(&path).is_some() => {
             let asked = Asked::of(&path).unwrap();
             let objects = &shared.inner.lock().unwrap().objects;
             if path.contains("watch=true") {
@@ -243,7 +248,8 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response 
 }
 
 fn answer(shared: &Shared, method: &Method, path: &str, body: &Value) -> Response {
-    let parts: Vec<&str> = path.trim_start_matches("/api/v1/").split('/').collect();
+    let path = objects::relative(path);
+    let parts: Vec<&str> = path.split('/').collect();
     match (method.as_str(), parts.as_slice()) {
         ("GET", ["pods"]) => list(shared),
         ("POST", ["namespaces", _, "pods"]) => create(shared, body),
@@ -257,6 +263,11 @@ fn answer(shared: &Shared, method: &Method, path: &str, body: &Value) -> Respons
         ("POST", ["namespaces", _, "serviceaccounts", _, "token"]) => {
             let token = shared.inner.lock().unwrap().tokens.give(body);
             (StatusCode::CREATED, axum_json(&token)).into_response()
+        }
+        ("POST", ["namespaces", _, "podcertificaterequests"]) => {
+            let made = shared.inner.lock().unwrap().objects.make("podcertificaterequests", body);
+            shared.beat();
+            (StatusCode::CREATED, axum_json(&made)).into_response()
         }
         ("GET", ["namespaces", _, plural, name] | [plural, name]) => {
             match shared.inner.lock().unwrap().objects.find(plural, name) {

@@ -10,6 +10,7 @@
 mod admission;
 mod adoption;
 mod api;
+mod certificates;
 mod clock;
 mod compilations;
 mod environment;

@@ -8,6 +8,12 @@ use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
+/// Where what is known here is.
+const PLACES: [&str; 3] =
+    ["/api/v1/", "/apis/certificates.k8s.io/v1/", "/apis/certificates.k8s.io/v1beta1/"];
+/// What is listed and watched.
+const KINDS: [&str; 4] = ["configmaps", "secrets", "services", "podcertificaterequests"];
+
 /// A change: its version, the kind in the plural, what happened, and the object.
 type Change = (u64, &'static str, &'static str, Value);
 
@@ -38,20 +44,21 @@ impl Asked {
     /// None if the request is about something else.
     pub(crate) fn of(path_and_query: &str) -> Option<Self> {
         let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
-        let parts: Vec<&str> = path.trim_start_matches("/api/v1/").split('/').collect();
+        let parts: Vec<&str> = relative(path).split('/').collect();
         let (namespace, plural) = match parts.as_slice() {
             ["namespaces", namespace, plural] => (Some((*namespace).to_owned()), *plural),
             [plural] => (None, *plural),
             _ => return None,
         };
-        let plural =
-            ["configmaps", "secrets", "services"].into_iter().find(|known| *known == plural)?;
+        let plural = KINDS.into_iter().find(|known| *known == plural)?;
         let value = |key: &str| {
             let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
             pairs.find(|(known, _)| *known == key).map(|(_, value)| value.to_owned())
         };
-        let name =
-            value("fieldSelector").and_then(|text| Some(text.rsplit_once("%3D")?.1.to_owned()));
+        let name = value("fieldSelector").and_then(|text| {
+            let name = text.split("%2C").find_map(|field| field.strip_prefix("metadata.name%3D"));
+            name.map(str::to_owned)
+        });
         let since = value("resourceVersion").and_then(|text| text.parse().ok()).unwrap_or(0);
         Some(Self { plural, namespace, name, since })
     }
@@ -64,6 +71,11 @@ impl Asked {
     }
 }
 
+/// A path without group and version.
+pub(crate) fn relative(path: &str) -> &str {
+    PLACES.into_iter().find_map(|place| path.strip_prefix(place)).unwrap_or(path)
+}
+
 impl Objects {
     /// Makes an object or changes it.
     pub(crate) fn put(&mut self, plural: &'static str, mut object: Value) {
@@ -74,6 +86,16 @@ impl Objects {
             None => "ADDED",
         };
         self.tell(plural, kind, object);
+    }
+
+    /// Makes an object whose name is only begun.
+    pub(crate) fn make(&mut self, plural: &'static str, object: &Value) -> Value {
+        let mut object = object.clone();
+        let begin = object["metadata"]["generateName"].as_str().unwrap();
+        let name = format!("{begin}{}", self.version);
+        object["metadata"]["name"] = json!(name);
+        self.put(plural, object);
+        self.find(plural, &name).unwrap()
     }
 
     /// Removes an object.
@@ -96,6 +118,11 @@ impl Objects {
         let mut all = self.now.iter();
         let found = all.find(|((kind, _, own), _)| *kind == plural && own == name);
         found.map(|(_, object)| object.clone())
+    }
+
+    pub(crate) fn all(&self, plural: &str) -> Vec<Value> {
+        let all = self.now.iter().filter(|((kind, ..), _)| *kind == plural);
+        all.map(|(_, object)| object.clone()).collect()
     }
 
     pub(crate) fn list(&self, asked: &Asked) -> Value {

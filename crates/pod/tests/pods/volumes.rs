@@ -43,12 +43,12 @@ pub(crate) const READS: &str = r#"(module
             (drop (call $poll (i32.const 128) (i32.const 192) (i32.const 1) (i32.const 256)))
             (br $again))))"#;
 
-async fn node() -> (Api, Registry, Root) {
+pub(crate) async fn node() -> (Api, Registry, Root) {
     (Api::start().await, Registry::start(&[("reads", READS)]).await, Root::new())
 }
 
 /// A pod whose container mounts the volume `v` at `/v`.
-fn pod(name: &str, uid: &str, image: &str, volume: &Value) -> Value {
+pub(crate) fn pod(name: &str, uid: &str, image: &str, volume: &Value) -> Value {
     let mut pod = crate::pod(name, uid);
     pod["spec"]["restartPolicy"] = json!("Never");
     pod["spec"]["containers"] = json!([{
@@ -60,7 +60,7 @@ fn pod(name: &str, uid: &str, image: &str, volume: &Value) -> Value {
     pod
 }
 
-async fn failed_mount(api: &Api, words: &str) -> String {
+pub(crate) async fn failed_mount(api: &Api, words: &str) -> String {
     let told = api.until(words, |api| {
         let mut events = api.events().into_iter();
         events.find(|(reason, message)| reason == "FailedMount" && message.contains(words))
@@ -68,16 +68,16 @@ async fn failed_mount(api: &Api, words: &str) -> String {
     told.await.1
 }
 
-async fn running(api: &Api, name: &str) {
+pub(crate) async fn running(api: &Api, name: &str) {
     api.status(name, "/phase", "Running").await;
 }
 
-async fn end(api: &Api, root: &Path, name: &str, uid: &str) {
+pub(crate) async fn end(api: &Api, root: &Path, name: &str, uid: &str) {
     api.delete(name, 1);
     gone(root, uid).await;
 }
 
-fn secret_folder(root: &Path, uid: &str) -> PathBuf {
+pub(crate) fn secret_folder(root: &Path, uid: &str) -> PathBuf {
     root.join("run/volumes").join(uid)
 }
 

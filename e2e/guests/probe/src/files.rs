@@ -1,5 +1,7 @@
 //! Files and standard input.
 
+use std::thread::sleep as pause;
+use std::time::Duration;
 use std::{fs, io};
 
 use crate::Failure;
@@ -14,6 +16,18 @@ pub fn read(path: &str) -> Result<(), Failure> {
     let text = fs::read_to_string(path).map_err(|error| format!("read {path}: {error}"))?;
     print!("{text}");
     Ok(())
+}
+
+pub fn follow(path: &str) -> Result<(), Failure> {
+    let mut known = None;
+    loop {
+        let text = fs::read_to_string(path).map_err(|error| format!("follow {path}: {error}"))?;
+        if known.as_ref() != Some(&text) {
+            print!("{text}");
+            known = Some(text);
+        }
+        pause(Duration::from_millis(50));
+    }
 }
 
 pub fn write(path: &str, text: &str) -> Result<(), Failure> {

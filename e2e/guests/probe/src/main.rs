@@ -24,6 +24,7 @@ probe trap unreachable|memory|stack|divide
 probe flood BYTES           writes so much to standard output, in lines of 64 bytes
 probe cat                   standard input to standard output
 probe read PATH
+probe follow PATH           what the file says, and again whenever it says something else
 probe write PATH TEXT
 probe ls PATH
 probe random N              N random bytes in hexadecimal
@@ -71,6 +72,7 @@ fn run(arguments: &[&str]) -> Option<Result<(), Failure>> {
         ["flood", bytes] => work::flood(bytes.parse().ok()?),
         ["cat"] => files::cat(),
         ["read", path] => files::read(path),
+        ["follow", path] => files::follow(path),
         ["write", path, text] => files::write(path, text),
         ["ls", path] => files::ls(path),
         ["random", count] => show::random(count.parse().ok()?),
