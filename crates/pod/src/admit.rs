@@ -14,8 +14,9 @@ use crate::admission::{AFFINITY, Claim, Room, misfit, refusal, shutting_down};
 use crate::events::Kind;
 use crate::failure::Failure;
 use crate::host::Host;
+use crate::notice::Notice;
 use crate::restart::later;
-use crate::worker::{Notice, Worker};
+use crate::worker::Worker;
 
 /// How often a pod asks again that waits for others to make room, or for the node to be measured or read.
 const PERIOD: Duration = Duration::from_secs(1);

@@ -13,13 +13,14 @@ use crate::epilogue;
 use crate::events::Kind;
 use crate::find::{self, Found};
 use crate::links::Links;
+use crate::notice::Notice;
 use crate::order;
 use crate::record::Phase;
 use crate::resize::resources;
 use crate::sandbox::{self, Place, Sandbox};
 use crate::status;
 use crate::view::log_path;
-use crate::worker::{Notice, Worker};
+use crate::worker::Worker;
 
 impl Worker {
     /// Finds again what an earlier agent started.

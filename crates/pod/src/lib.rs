@@ -8,10 +8,11 @@
 //!
 //! It knows nothing of the Node object, of HTTP, or of what is inside an image or a sandbox.
 //!
-//! Read `source.rs` (where pods come from), `runner.rs` (one worker each), `worker.rs` (a pod's life), `sync.rs` (what it takes to run), `attend.rs`
-//! (its containers' processes), `sandbox.rs` (one process), `find.rs` (one that an earlier agent began), `zygote.rs`
-//! (who forks it), `ending.rs`, in this order; beside
-//! them `publish.rs` and `mirror.rs` (what the API server is told), `admit.rs` (whether the node takes a pod on), `failure.rs` (why it ends one), `rerun.rs` (all containers anew), `ephemeral.rs`,
+//! Read `source.rs` (where pods come from), `runner.rs` (one worker each), `worker.rs` (a pod's life), `notice.rs` (what it hears),
+//! `sync.rs` (what it takes to run: `fetch.rs`, `configure.rs`, `launch.rs`), `attend.rs` (its containers' processes), `sandbox.rs`
+//! (one process), `find.rs` (one that an earlier agent began), `zygote.rs` (who forks it), `ending.rs`, in this order; beside
+//! them `tell.rs`, `publish.rs` and `mirror.rs` (what the API server is told), `recall.rs` (what an earlier agent left),
+//! `statics.rs` (pods of the node's own), `admit.rs` (whether the node takes a pod on), `failure.rs` (why it ends one), `rerun.rs` (all containers anew), `ephemeral.rs`,
 //! `epilogue.rs` (a container's last words), `storage.rs` (what a pod may use of the disk), `groups.rs` (its cgroups) and
 //! `links.rs` (its logs, for collectors), `probe/` and `hook/` a container's health. `evict/` ends pods when the node runs short, `shutdown.rs` when it is shut down. What decides is pure and apart: `admission/`, `order.rs`, `restart.rs`, `env.rs`,
 //! `network.rs`, `settings.rs`, `user.rs`, `resources.rs`, `status.rs`, `condition.rs`.
@@ -23,6 +24,7 @@ mod clean;
 mod clock;
 mod cluster;
 mod condition;
+mod configure;
 mod conversation;
 mod correlate;
 mod crash;
@@ -37,6 +39,7 @@ mod etc;
 mod events;
 mod evict;
 mod failure;
+mod fetch;
 mod field;
 mod find;
 mod groups;
@@ -44,6 +47,7 @@ mod hook;
 mod host;
 mod image_metrics;
 mod in_use;
+mod launch;
 mod layers;
 mod left;
 mod links;
@@ -52,6 +56,7 @@ mod metrics;
 mod mirror;
 mod needs;
 mod network;
+mod notice;
 mod objects;
 mod order;
 mod orphans;
@@ -61,6 +66,7 @@ mod progress;
 mod publish;
 mod pull;
 mod quantity;
+mod recall;
 mod record;
 mod renew;
 mod rerun;
@@ -79,10 +85,12 @@ mod settings;
 mod shutdown;
 mod sink;
 mod source;
+mod statics;
 mod status;
 mod storage;
 mod sync;
 mod tasks;
+mod tell;
 mod user;
 mod view;
 mod views;

@@ -10,22 +10,18 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::watcher::Event;
-use nodule_manifest::{MANIFEST, Set};
-use nodule_volume::Memory;
+use nodule_manifest::Set;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{self, JoinSet};
-use tracing::{Instrument, info_span, warn};
+use tokio::task::JoinSet;
+use tracing::{Instrument, info_span};
 
-use crate::admission::Claim;
 use crate::cluster::{Listener, Word};
-use crate::events::Kind;
 use crate::failure::Failure;
 use crate::host::Host;
 use crate::left::Left;
-use crate::links::Links;
-use crate::mirror::{self, Mirrored, Mirrors, is_mirror};
+use crate::mirror::{self, Mirrors, is_mirror};
 use crate::pods::{Cause, Error};
-use crate::record::{self, Folder, Phase, Record};
+use crate::record::{Folder, Record};
 use crate::source::{self, News, Order, Origin, STATICS, Sources};
 use crate::tasks::Tasks;
 use crate::views::Views;
@@ -37,7 +33,7 @@ pub struct Runner {
     views: Views,
     /// Each gives its pod's UID back when nothing of the pod is left.
     workers: JoinSet<String>,
-    desired: HashMap<String, watch::Sender<Desired>>,
+    pub(crate) desired: HashMap<String, watch::Sender<Desired>>,
     /// Pods that have a folder and no record that can be read, by UID, until it is known whether some source has them.
     pub(crate) left: HashMap<String, Left>,
     /// The API server's pods.
@@ -47,8 +43,8 @@ pub struct Runner {
     /// All other sources.
     news: SelectAll<BoxStream<'static, News>>,
     /// The newest set of each place of static pods.
-    sets: BTreeMap<&'static str, Set>,
-    mirrors: watch::Sender<Mirrors>,
+    pub(crate) sets: BTreeMap<&'static str, Set>,
+    pub(crate) mirrors: watch::Sender<Mirrors>,
     /// Pods that are to end in the node's own right.
     ordered: mpsc::UnboundedReceiver<(String, Failure)>,
     /// What runs beside the workers for as long as they do.
@@ -116,66 +112,6 @@ impl Runner {
         }
     }
 
-    /// Makes the place for what must not be on a disk.
-    async fn remember(host: Arc<Host>) -> Result<(), Cause> {
-        let (folder, may_mount) = (host.memory_folder(), host.config.may_mount);
-        let opened = task::spawn_blocking(move || Memory::open(&folder, may_mount)).await;
-        let opened = opened.map_err(|source| Cause::Worker { source })?;
-        let memory = opened.map_err(|source| Cause::Memory { source })?;
-        if !memory.is_memory() {
-            let folder = host.memory_folder();
-            warn!(folder = %folder.display(), "Secrets lie on a disk: it is no tmpfs, and none may be mounted");
-        }
-        // Set once: a runner runs once.
-        let _ = host.memory.set(memory);
-        Ok(())
-    }
-
-    /// Removes what an earlier agent had no time to. Before any pod is looked after, so that what they make is not met.
-    async fn sweep(host: Arc<Host>) {
-        let sweep = move || {
-            if let Err(error) = Links::new(&host.config).sweep() {
-                warn!(error = &error as &dyn std::error::Error, "links to logs not removed");
-            }
-            let known = Folder::uids(&host.config.root);
-            if let Some(Err(error)) = host.memory.get().map(|memory| memory.sweep(&known)) {
-                warn!(error = &error as &dyn std::error::Error, "Secrets of old pods not removed");
-            }
-            if let Err(error) = host.groups.sweep(&known) {
-                warn!(error = &error as &dyn std::error::Error, "cgroups of old pods not removed");
-            }
-        };
-        if let Err(error) = task::spawn_blocking(sweep).await {
-            warn!(%error, "what old pods left is not removed");
-        }
-    }
-
-    fn recall(&mut self) -> Result<(), record::Error> {
-        let records = Folder::all(&self.host.config.root)?;
-        let mut read = Vec::new();
-        for (folder, record) in records {
-            match record {
-                Ok(record) => read.push((folder, record)),
-                Err(error) => self.leave(folder, &error),
-            }
-        }
-        // All users are taken before a pod that has none takes one.
-        for user in read.iter().filter_map(|(_, record)| record.user) {
-            self.host.users.iter().for_each(|users| users.recall(user));
-        }
-        read.iter().for_each(|(_, record)| self.claim(record));
-        read.into_iter().for_each(|(folder, record)| self.begin(folder, record));
-        Ok(())
-    }
-
-    /// Notes what a pod that was taken on has of the node.
-    pub(crate) fn claim(&self, record: &Record) {
-        if record.admitted && record.phase < Phase::Terminated {
-            let uid = record.pod.metadata.uid.as_deref().unwrap_or_default();
-            self.host.ledger.recall(uid, Claim::of(&record.pod));
-        }
-    }
-
     fn see(&mut self, event: Event<Pod>) {
         match event {
             Event::Init => self.fresh.clear(),
@@ -232,7 +168,7 @@ impl Runner {
         }
     }
 
-    fn take_on(&mut self, pod: Arc<Pod>) {
+    pub(crate) fn take_on(&mut self, pod: Arc<Pod>) {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let folder = Folder::new(&self.host.config.root, &uid);
         let record = match self.left.remove(&uid) {
@@ -265,7 +201,7 @@ impl Runner {
     }
 
     /// Ends a pod that has no API server to say so, within its own grace period or a shorter one.
-    fn stop(&mut self, uid: &str, grace: Option<u64>, then: Then) {
+    pub(crate) fn stop(&mut self, uid: &str, grace: Option<u64>, then: Then) {
         let Some(desired) = self.desired.get(uid) else { return };
         desired.send_modify(|desired| {
             desired.removed |= then == Then::Remove;
@@ -288,58 +224,6 @@ impl Runner {
         }
     }
 
-    /// Takes over what a place of static pods has now, and tells what is wrong there, once.
-    fn replace(&mut self, source: &'static str, set: Set) {
-        let known = self.sets.get(source).map(|set| set.troubles.clone()).unwrap_or_default();
-        for (manifest, trouble) in &set.troubles {
-            if known.get(manifest) != Some(trouble) {
-                warn!(
-                    manifest,
-                    trouble, "static pod manifest cannot be used: what runs of it runs on"
-                );
-                self.host.events.say_of_node(Kind::Warning, "FailedValidation", trouble);
-            }
-        }
-        self.sets.insert(source, set);
-        self.settle();
-        self.remove_left();
-    }
-
-    /// Whether the API server and every place of static pods have said which pods they have.
-    pub(crate) fn knows_all(&self) -> bool {
-        self.mirrors.borrow().synced && STATICS.iter().all(|place| self.sets.contains_key(place))
-    }
-
-    /// Ends the static pods that are not wanted, and begins those that are and whose name is free.
-    fn settle(&mut self) {
-        let running = self.desired.iter().map(|(uid, desired)| (uid, desired.borrow()));
-        let unwanted = running.filter(|(uid, desired)| {
-            let Origin::Static(source) = Origin::of(&desired.pod) else { return false };
-            let Some(set) = self.sets.get(source) else { return false };
-            let manifest =
-                desired.pod.metadata.annotations.as_ref().and_then(|all| all.get(MANIFEST));
-            let unclear = manifest.is_some_and(|manifest| set.troubles.contains_key(manifest));
-            let wanted = set.pods.iter().any(|pod| pod.metadata.uid.as_ref() == Some(*uid));
-            !wanted && !unclear && !desired.removed
-        });
-        let unwanted: Vec<String> = unwanted.map(|(uid, _)| uid.clone()).collect();
-        unwanted.iter().for_each(|uid| self.stop(uid, None, Then::Remove));
-        let wanted: Vec<Pod> = self.sets.values().flat_map(|set| set.pods.clone()).collect();
-        for pod in wanted {
-            // It may be one that ends: `forget` settles again.
-            if self.is_free(&pod) {
-                self.take_on(Arc::new(pod));
-            }
-        }
-    }
-
-    /// Whether nothing is left of a pod of this name: two never share what goes by it.
-    fn is_free(&self, pod: &Pod) -> bool {
-        let name = mirror::name(pod);
-        let taken = |desired: &watch::Sender<Desired>| mirror::name(&desired.borrow().pod) == name;
-        !self.desired.values().any(taken)
-    }
-
     fn obey(&mut self, order: Order) {
         match order {
             Order::Run(mut pod) => {
@@ -352,14 +236,6 @@ impl Runner {
             Order::Stop { uid, grace } => self.stop(&uid, grace, Then::Keep),
             Order::Remove { uid, grace } => self.stop(&uid, grace, Then::Remove),
         }
-    }
-
-    /// Has a static pod mirrored.
-    fn mirror(&self, pod: &Arc<Pod>, ending: bool) {
-        let mirrored = Mirrored { pod: Arc::clone(pod), ending };
-        self.mirrors.send_modify(|mirrors| {
-            mirrors.pods.insert(mirror::name(pod), mirrored);
-        });
     }
 
     /// Has a pod ended in the node's own right.
@@ -417,7 +293,7 @@ impl Runner {
 
 /// What becomes of a pod that is to end.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Then {
+pub(crate) enum Then {
     /// It stays, ended, until it is removed.
     Keep,
     /// Nothing of it is left.

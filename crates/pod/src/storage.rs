@@ -17,11 +17,12 @@ use tracing::{error, warn};
 use crate::admission::is_critical;
 use crate::events::Kind;
 use crate::failure::Failure;
+use crate::notice::Notice;
 use crate::quantity::{self, Total};
 use crate::record::{Folder, Phase};
 use crate::restart::is_sidecar;
 use crate::view::log_folder;
-use crate::worker::{Notice, Worker};
+use crate::worker::Worker;
 
 /// How often is looked: the kubelet's `evictionMonitoringPeriod`. (What it knows of volumes is up to a minute older, its
 /// `volumeStatsAggPeriod`; here it is fresh.)

@@ -9,37 +9,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
-use nodule_image::Image;
-use nodule_sandbox_proto::{Exit, Started};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
-use tracing::{debug, error, warn};
+use tracing::error;
 
 use crate::admit::Reread;
 use crate::clock::Clock;
 use crate::condition;
 use crate::events::Kind;
 use crate::failure::Failure;
-use crate::hook::{self, Hooks, Moment};
+use crate::hook::Hooks;
 use crate::host::Host;
-use crate::links;
 use crate::mirror::{self, Mirrors};
+use crate::notice::{Fetched, Notice};
 use crate::objects::Follow;
 use crate::probe::Probes;
-use crate::publish::{Known, Publisher, Wanted, is_overwritten, version};
-use crate::pull::{Outcome, Pulls};
+use crate::publish::{Known, Publisher, Wanted};
+use crate::pull::Pulls;
 use crate::record::{Folder, Phase, Record};
-use crate::resize::{Applied, Applying};
-use crate::sandbox::{self, Place, Sandbox};
+use crate::resize::Applying;
+use crate::sandbox::{Place, Sandbox};
 use crate::service::Services;
 use crate::sink::Sink;
 use crate::source::Origin;
-use crate::status::{self, Seen, Waiting};
+use crate::status::Waiting;
 use crate::view::{LogEnds, View};
-use crate::volumes::{self, Answered, Mounted};
-use crate::want::Want;
+use crate::volumes::{self};
 
 /// What the node is asked to do with a pod.
 #[derive(Debug, Clone)]
@@ -51,44 +48,6 @@ pub(crate) struct Desired {
     pub(crate) removed: bool,
     /// The node itself ends it.
     pub(crate) failure: Option<Failure>,
-}
-
-/// What a task of the worker has to say.
-#[derive(Debug)]
-pub(crate) enum Notice {
-    /// The guest runs since then; or its sandbox ended before.
-    Started { container: String, attempt: u32, seen: Result<Option<Started>, sandbox::Error> },
-    /// The process is gone, and this is on disk.
-    Ended { container: String, attempt: u32, exit: Exit },
-    /// The stop notice was given, or could not be.
-    Told { container: String, result: Result<(), sandbox::Error> },
-    /// The link to the log was made, or could not be.
-    Linked { container: String, result: Result<(), links::Error> },
-    /// What was kept of an old run was removed, or could not be.
-    Forgotten { container: String, errors: Vec<Box<dyn std::error::Error + Send + Sync>> },
-    /// The pod's use of the disk was measured: the limit that it exceeds, and how long that took.
-    Measured { exceeded: Option<String>, took: Duration },
-    /// A lifecycle hook was run.
-    Hooked { container: String, attempt: u32, moment: Moment, result: Result<(), hook::Failed> },
-    /// A container was given other resources, or could not be.
-    Resized(Applied),
-    /// The Node was read once more, or may not be.
-    Reread(Option<Arc<Node>>),
-    /// A round of setting up the volumes is over.
-    Mounted(Box<Mounted>),
-    /// A request for a certificate of the pod has its answer.
-    Answered(Box<Answered>),
-    /// The API server has nothing more to be told.
-    Published,
-}
-
-/// An image that was fetched: its name, what became of it, and the wait that a failure earns.
-#[derive(Debug)]
-pub(crate) enum Fetched {
-    /// To run it.
-    Program(Want, Box<Outcome>, Duration),
-    /// To mount it.
-    Files(Want, Box<Outcome<Image>>, Duration),
 }
 
 pub(crate) struct Worker {
@@ -120,15 +79,15 @@ pub(crate) struct Worker {
     /// Other pods have given back what they had of the node.
     freed: watch::Receiver<()>,
     pub(crate) desired: watch::Receiver<Desired>,
-    wanted: watch::Sender<Wanted>,
-    known: watch::Receiver<Known>,
+    pub(crate) wanted: watch::Sender<Wanted>,
+    pub(crate) known: watch::Receiver<Known>,
     /// The newest status, published or not.
-    status: Arc<PodStatus>,
+    pub(crate) status: Arc<PodStatus>,
     /// Whether that follows what the API server shows: an agent of before may have told more than its record says.
-    is_current: bool,
+    pub(crate) is_current: bool,
     /// Where a static pod is shown.
     mirrors: watch::Receiver<Mirrors>,
-    view: watch::Sender<View>,
+    pub(crate) view: watch::Sender<View>,
     pub(crate) ends: LogEnds,
     due: Timestamp,
 }
@@ -328,55 +287,6 @@ impl Worker {
         saved.is_ok()
     }
 
-    /// Says what there is now: to the API server and to those who look on.
-    pub(crate) fn tell(&mut self) {
-        let status = Arc::new(status::status(
-            &Seen {
-                record: &self.record,
-                waiting: &self.waiting,
-                prepared: self.record.admitted && self.has_volumes(),
-                addresses: &self.host.config.addresses,
-                now: Timestamp::now(),
-            },
-            &self.status,
-        ));
-        let settled = matches!(
-            self.record.pod.status.as_ref().and_then(|known| known.phase.as_deref()),
-            Some("Succeeded" | "Failed")
-        );
-        if !settled {
-            self.status = status;
-        }
-        let delete = self.record.phase == Phase::Terminated
-            && self.record.pod.metadata.deletion_timestamp.is_some();
-        let next = Wanted {
-            status: (!settled).then(|| Arc::clone(&self.status)),
-            over: self.overwritten(),
-            delete,
-        };
-        let may_tell = self.is_current || Origin::of(&self.record.pod) == Origin::Hand;
-        self.wanted.send_if_modified(|wanted| {
-            let news = (!settled && wanted.status != next.status)
-                || wanted.delete != delete
-                || next.over > wanted.over;
-            let news = news && may_tell;
-            if news {
-                *wanted = next;
-            }
-            news
-        });
-        let view = View::of(&self.record, &self.status, &self.host.config.logs, &mut self.ends);
-        self.view.send_replace(view);
-    }
-
-    /// The version of the object in which somebody else has written over what was last sent.
-    fn overwritten(&self) -> Option<u64> {
-        let known = self.known.borrow();
-        let version = version(&self.record.pod).filter(|version| Some(*version) > known.version)?;
-        let shown = self.record.pod.status.as_ref()?;
-        is_overwritten(shown, known.status.as_ref()?).then_some(version)
-    }
-
     /// Where the newest run of a container has its state and its socket.
     pub(crate) fn place(&self, container: &str) -> Option<Place> {
         let run = self.record.run(container).filter(|run| !run.id.is_empty())?;
@@ -385,63 +295,6 @@ impl Worker {
             state: self.folder.run(container, run.attempt),
             socket: self.host.config.run.join(format!("{name}.sock")),
         })
-    }
-
-    fn fetched(&mut self, fetched: Fetched) {
-        let now = Timestamp::now();
-        match fetched {
-            Fetched::Program(want, outcome, wait) => self.pulls.done(want, *outcome, wait, now),
-            Fetched::Files(want, outcome, wait) => {
-                self.pictures.pulls.done(want, *outcome, wait, now);
-            }
-        }
-    }
-
-    fn note(&mut self, notice: Notice) {
-        match notice {
-            Notice::Started { container, attempt, seen } => self.started(&container, attempt, seen),
-            Notice::Ended { container, attempt, exit } => {
-                if self.record.run(&container).is_some_and(|run| run.attempt == attempt) {
-                    self.end(&container, &exit);
-                }
-            }
-            Notice::Hooked { container, attempt, moment, result } => {
-                self.hooked(&container, attempt, moment, result);
-            }
-            Notice::Measured { exceeded, took } => self.measured(exceeded, took),
-            Notice::Resized(applied) => self.applied(applied),
-            Notice::Reread(node) => self.read(node),
-            Notice::Mounted(mounted) => self.mounted(*mounted),
-            Notice::Answered(answered) => self.answered(*answered),
-            Notice::Linked { container, result: Err(error) } => {
-                warn!(container, error = &error as &dyn std::error::Error, "log not linked");
-            }
-            Notice::Forgotten { container, errors } => {
-                for error in errors {
-                    warn!(
-                        container,
-                        error = &*error as &dyn std::error::Error,
-                        "old run not removed"
-                    );
-                }
-            }
-            Notice::Told { container, result: Err(error) } => {
-                debug!(
-                    container,
-                    error = &error as &dyn std::error::Error,
-                    "stop notice not given"
-                );
-            }
-            Notice::Told { result: Ok(()), .. }
-            | Notice::Linked { result: Ok(()), .. }
-            | Notice::Published => {}
-        }
-    }
-
-    /// Says an Event of a container.
-    pub(crate) fn say(&self, container: &str, kind: Kind, reason: &'static str, message: &str) {
-        let field = crate::order::Role::of(&self.record.pod, container).field(container);
-        self.host.events.say(&self.record.pod, Some(field), kind, reason, message);
     }
 }
 

@@ -10,11 +10,12 @@ use super::Moment;
 use super::run::{Failed, Hook};
 use crate::ending::own_grace;
 use crate::events::Kind;
+use crate::notice::Notice;
 use crate::probe::health::Halt;
 use crate::record::Stop;
 use crate::restart::{FIRST, later};
 use crate::status::Waiting;
-use crate::worker::{Notice, Worker};
+use crate::worker::Worker;
 
 impl Worker {
     /// Runs the postStart hooks of the containers that have started.

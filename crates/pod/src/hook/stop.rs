@@ -7,10 +7,11 @@ use jiff::Timestamp;
 use super::Moment;
 use crate::ending::{kill_at, stops_at_once};
 use crate::events::Kind;
+use crate::notice::Notice;
 use crate::record::Stop;
 use crate::restart::later;
 use crate::status::stop_signal;
-use crate::worker::{Notice, Worker};
+use crate::worker::Worker;
 
 impl Worker {
     /// Stops the containers that are to end for their health's sake, and run again.

@@ -10,11 +10,12 @@ use super::{InProgress, asks_for_restart, memory, resources};
 use crate::clock::moved;
 use crate::events::Kind;
 use crate::host::Host;
+use crate::notice::Notice;
 use crate::order;
 use crate::pull::chain;
 use crate::restart::{FIRST, later};
 use crate::sandbox::Sandbox;
-use crate::worker::{Notice, Worker};
+use crate::worker::Worker;
 
 /// What of it is under way. Owned by the worker.
 #[derive(Debug, Default)]

@@ -13,11 +13,12 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use nodule_image::{Image, Purpose, Reference};
 
 use super::{Volumes, volume};
+use crate::notice::Fetched;
 use crate::order::Role;
 use crate::pull::{self, Asked, Need, Pulls};
 use crate::status::Waiting;
 use crate::want::Want;
-use crate::worker::{Fetched, Worker};
+use crate::worker::Worker;
 
 /// The images of a pod's volumes. Owned by its worker.
 #[derive(Debug, Default)]

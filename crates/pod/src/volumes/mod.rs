@@ -26,9 +26,10 @@ use nodule_volume::{Change, Group, Site};
 
 use crate::clock::moved;
 use crate::events::Kind;
+use crate::notice::Notice;
 use crate::objects::{Answer, Key, Known};
 use crate::restart::later;
-use crate::worker::{Notice, Worker};
+use crate::worker::Worker;
 
 pub(crate) use certificate::Metrics as CertificateMetrics;
 use certificate::{Asked, Certificates, Spot};
