@@ -8,9 +8,9 @@ use tokio::task::JoinSet;
 use tracing::info;
 
 use crate::order::{all_turns, last_turn};
+use crate::phase;
 use crate::record::{Phase, Stop};
 use crate::restart::later;
-use crate::status;
 use crate::worker::Worker;
 
 /// The least time between a container's stop notice and its end, however long ago the pod was told to end and whatever grace
@@ -24,7 +24,7 @@ impl Worker {
         if asked {
             self.shorten();
         }
-        if self.record.phase == Phase::Syncing && (asked || status::has_finished(&self.record)) {
+        if self.record.phase == Phase::Syncing && (asked || phase::has_finished(&self.record)) {
             self.fetches = JoinSet::new();
             self.refer_no_more();
             self.enter(Phase::Terminating);

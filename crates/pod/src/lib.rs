@@ -15,7 +15,7 @@
 //! `statics.rs` (pods of the node's own), `admit.rs` (whether the node takes a pod on), `failure.rs` (why it ends one), `rerun.rs` (all containers anew), `ephemeral.rs`,
 //! `epilogue.rs` (a container's last words), `storage.rs` (what a pod may use of the disk), `groups.rs` (its cgroups) and
 //! `links.rs` (its logs, for collectors), `probe/` and `hook/` a container's health. `evict/` ends pods when the node runs short, `shutdown.rs` when it is shut down. What decides is pure and apart: `admission/`, `order.rs`, `restart.rs`, `env.rs`,
-//! `network.rs`, `settings.rs`, `user.rs`, `resources.rs`, `status.rs`, `condition.rs`.
+//! `network.rs`, `settings.rs`, `user.rs`, `resources.rs`, `status.rs`, `phase.rs`, `container_status.rs`, `condition.rs`.
 
 mod admission;
 mod admit;
@@ -25,6 +25,7 @@ mod clock;
 mod cluster;
 mod condition;
 mod configure;
+mod container_status;
 mod conversation;
 mod correlate;
 mod crash;
@@ -60,6 +61,7 @@ mod notice;
 mod objects;
 mod order;
 mod orphans;
+mod phase;
 mod pods;
 mod probe;
 mod progress;

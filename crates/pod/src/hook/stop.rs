@@ -5,12 +5,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Moment;
+use crate::container_status::stop_signal;
 use crate::ending::{kill_at, stops_at_once};
 use crate::events::Kind;
 use crate::notice::Notice;
 use crate::record::Stop;
 use crate::restart::later;
-use crate::status::stop_signal;
 use crate::worker::Worker;
 
 impl Worker {

@@ -12,11 +12,12 @@ use serde_json::{Value, json};
 use super::rules::{self, Between};
 use crate::failure::{Failure, Manner};
 use crate::order;
+use crate::phase::has_finished;
 use crate::probe::health::Halt;
 use crate::record::{Phase, Record, Stop};
 use crate::restart::{LONGEST, Next, later};
 use crate::run::Due;
-use crate::status::{Seen, Waiting, container_id, has_finished, seconds, status};
+use crate::status::{Seen, Waiting, container_id, seconds, status};
 
 /// What a pod is made of: numbers say which policy of its own a container has.
 #[derive(Debug, Clone)]
