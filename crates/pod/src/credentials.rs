@@ -8,9 +8,10 @@ use nodule_image::{Identity, Keyring, Reference};
 
 use crate::events::Kind;
 use crate::host::Host;
-use crate::pull::{Teller, chain};
 use crate::status::Waiting;
+use crate::teller::Teller;
 use crate::volumes::token;
+use crate::words::chain;
 
 /// The pod's credentials. A secret that is not there is told and skipped; one that does not parse fails the pull.
 pub(crate) async fn keyring(host: &Host, teller: &Teller<'_>) -> Result<Keyring, Waiting> {

@@ -13,11 +13,12 @@ use crate::events::Kind;
 use crate::host::Host;
 use crate::links::Links;
 use crate::notice::Notice;
-use crate::pull::{Ready, chain};
+use crate::pull::Ready;
 use crate::restart::Backoff;
 use crate::sandbox::{self, Place, Sandbox};
 use crate::view::log_path;
 use crate::volumes::image_mounts;
+use crate::words::chain;
 use crate::worker::Worker;
 
 impl Worker {

@@ -9,7 +9,7 @@
 //! It knows nothing of the Node object, of HTTP, or of what is inside an image or a sandbox.
 //!
 //! Read `source.rs` (where pods come from), `runner.rs` (one worker each), `worker.rs` (a pod's life), `notice.rs` (what it hears),
-//! `sync.rs` (what it takes to run: `fetch.rs`, `configure.rs`, `launch.rs`), `attend.rs` (its containers' processes), `sandbox.rs`
+//! `sync.rs` (what it takes to run: `fetch.rs` with `pulls.rs` and `pull.rs`, `configure.rs`, `launch.rs`), `attend.rs` (its containers' processes), `sandbox.rs`
 //! (one process), `find.rs` (one that an earlier agent began), `zygote.rs` (who forks it), `ending.rs`, in this order; beside
 //! them `tell.rs`, `publish.rs` and `mirror.rs` (what the API server is told), `recall.rs` (what an earlier agent left),
 //! `statics.rs` (pods of the node's own), `admit.rs` (whether the node takes a pod on), `failure.rs` (why it ends one), `rerun.rs` (all containers anew), `ephemeral.rs`,
@@ -67,6 +67,7 @@ mod probe;
 mod progress;
 mod publish;
 mod pull;
+mod pulls;
 mod quantity;
 mod recall;
 mod record;
@@ -93,11 +94,13 @@ mod storage;
 mod sync;
 mod tasks;
 mod tell;
+mod teller;
 mod user;
 mod view;
 mod views;
 mod volumes;
 mod want;
+mod words;
 mod worker;
 mod zygote;
 

@@ -8,11 +8,12 @@ use k8s_openapi::api::core::v1::{Container, FileKeySelector};
 use crate::env::{self, Environment};
 use crate::field::Downward;
 use crate::objects::{Known, references};
-use crate::pull::{Ready, chain};
+use crate::pull::Ready;
 use crate::service::Services;
 use crate::settings;
 use crate::source::Origin;
 use crate::volumes::Volumes;
+use crate::words::chain;
 use crate::worker::Worker;
 
 /// What is there for the pod's containers.

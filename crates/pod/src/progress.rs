@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::events::Kind;
 use crate::host::Host;
-use crate::pull::Teller;
+use crate::teller::Teller;
 
 /// Says it after `slow_pull`, and each time after twice the time: seven Events in the first hour by default. A pod has 25,
 /// and from the tenth on those that are alike are one (`correlate.rs`).

@@ -27,7 +27,7 @@ use crate::notice::{Fetched, Notice};
 use crate::objects::Follow;
 use crate::probe::Probes;
 use crate::publish::{Known, Publisher, Wanted};
-use crate::pull::Pulls;
+use crate::pulls::Pulls;
 use crate::record::{Folder, Phase, Record};
 use crate::resize::Applying;
 use crate::sandbox::{Place, Sandbox};

@@ -171,7 +171,7 @@ fn chain(error: &hyper::Error) -> String {
     if error.is_incomplete_message() {
         return "EOF".to_owned();
     }
-    crate::pull::chain(error)
+    crate::words::chain(error)
 }
 
 #[cfg(test)]

@@ -12,9 +12,9 @@ use crate::events::Kind;
 use crate::host::Host;
 use crate::notice::Notice;
 use crate::order;
-use crate::pull::chain;
 use crate::restart::{FIRST, later};
 use crate::sandbox::Sandbox;
+use crate::words::chain;
 use crate::worker::Worker;
 
 /// What of it is under way. Owned by the worker.

@@ -10,7 +10,7 @@ use nodule_volume::Source;
 use tokio::time::timeout;
 
 use crate::host::{Host, PATIENCE};
-use crate::pull::chain;
+use crate::words::chain;
 
 /// Why there is no volume.
 #[derive(Debug, PartialEq, Eq)]

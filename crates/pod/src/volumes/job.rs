@@ -16,7 +16,7 @@ use super::{Answered, Volumes, own};
 use crate::field::Downward;
 use crate::host::Host;
 use crate::objects::Known;
-use crate::pull::chain;
+use crate::words::chain;
 use crate::{quantity, resources};
 
 /// What a round is begun with.

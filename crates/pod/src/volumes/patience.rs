@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use crate::host::PATIENCE;
-use crate::pull::chain;
+use crate::words::chain;
 
 /// The waits after a refusal. The API server refuses for the moment that it needs to hear of the pod.
 const WAITS: [Duration; 3] =
