@@ -2,21 +2,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
-use kube::api::{Api, PostParams};
 use ring::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
-use tokio::time::timeout;
 use tracing::warn;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use crate::cache::Cache;
+use crate::review::{self, review};
 
 /// How long an answer about a token is good (the kubelet's `authentication.webhook.cacheTTL`).
 const TOKEN_LIFETIME: Duration = Duration::from_mins(2);
-
-/// How long the API server may take to answer.
-pub(crate) const REVIEW: Duration = Duration::from_secs(10);
 
 /// The group of all whom somebody has authenticated.
 const AUTHENTICATED: &str = "system:authenticated";
@@ -67,10 +63,10 @@ impl Authentication {
         if let Some(known) = self.tokens.get(&key) {
             return known;
         }
-        let user = match self.review(token).await {
+        let user = match self.whose(token).await {
             Ok(user) => user,
             Err(error) => {
-                warn!(error = &*error, "token not reviewed");
+                warn!(error = &error as &dyn std::error::Error, "token not reviewed");
                 return None;
             }
         };
@@ -78,15 +74,12 @@ impl Authentication {
         user
     }
 
-    async fn review(
-        &self,
-        token: &str,
-    ) -> Result<Option<User>, Box<dyn std::error::Error + Send + Sync>> {
+    async fn whose(&self, token: &str) -> Result<Option<User>, review::Error> {
         let spec = TokenReviewSpec { token: token.to_owned(), audiences: None };
-        let review = TokenReview { spec, ..TokenReview::default() };
-        let api = Api::<TokenReview>::all(self.client.clone());
-        let status = timeout(REVIEW, api.create(&PostParams::default(), &review)).await??.status;
-        let user = status
+        let asked = TokenReview { spec, ..TokenReview::default() };
+        let user = review(&self.client, &asked)
+            .await?
+            .status
             .filter(|status| status.authenticated == Some(true))
             .and_then(|status| status.user);
         Ok(user.and_then(User::of_review))

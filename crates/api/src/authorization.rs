@@ -4,12 +4,11 @@ use axum::http::Method;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
 };
-use kube::api::{Api, PostParams};
-use tokio::time::timeout;
 use tracing::warn;
 
-use crate::authentication::{REVIEW, User};
+use crate::authentication::User;
 use crate::cache::Cache;
+use crate::review::{self, review};
 
 /// How long a yes is good (the kubelet's `authorization.webhook.cacheAuthorizedTTL`).
 const ALLOWED_LIFETIME: Duration = Duration::from_mins(5);
@@ -96,7 +95,8 @@ impl Authorizer {
                 Ok(true) => return Decision::Allowed,
                 Ok(false) => {}
                 Err(error) => {
-                    warn!(error = &*error, user = user.name, "access not reviewed");
+                    let error = &error as &dyn std::error::Error;
+                    warn!(error, user = user.name, "access not reviewed");
                     return Decision::Unknown { subresource };
                 }
             }
@@ -109,21 +109,19 @@ impl Authorizer {
         user: &User,
         verb: &'static str,
         subresource: &'static str,
-    ) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<bool, review::Error> {
         let key = (user.clone(), verb, subresource);
         if let Some(known) = self.answers.get(&key) {
             return Ok(known);
         }
-        let api = Api::<SubjectAccessReview>::all(self.client.clone());
-        let review = self.review(user, verb, subresource);
-        let answer = timeout(REVIEW, api.create(&PostParams::default(), &review)).await??;
+        let answer = review(&self.client, &self.asked(user, verb, subresource)).await?;
         let allowed =
             answer.status.is_some_and(|status| status.allowed && status.denied != Some(true));
         self.answers.put(key, allowed, if allowed { ALLOWED_LIFETIME } else { FORBIDDEN_LIFETIME });
         Ok(allowed)
     }
 
-    fn review(&self, user: &User, verb: &str, subresource: &str) -> SubjectAccessReview {
+    fn asked(&self, user: &User, verb: &str, subresource: &str) -> SubjectAccessReview {
         let resource = ResourceAttributes {
             verb: Some(verb.to_owned()),
             version: Some("v1".to_owned()),

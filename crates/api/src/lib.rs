@@ -9,7 +9,7 @@
 //!
 //! Read `server.rs` (listening), `connection.rs` (one client), `guard.rs` (who may), then what is served:
 //! `logs.rs`, `pods.rs`, `metrics.rs`, `health.rs`. `tls.rs` loads and reloads certificates; `authentication.rs` and
-//! `authorization.rs` ask the API server and remember its answers for a while.
+//! `authorization.rs` ask the API server (`review.rs`) and remember its answers for a while.
 
 mod authentication;
 mod authorization;
@@ -22,6 +22,7 @@ mod logs;
 mod metrics;
 mod node;
 mod pods;
+mod review;
 mod server;
 mod tls;
 

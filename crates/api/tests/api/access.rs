@@ -1,5 +1,9 @@
 //! Who is let in.
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use futures::future::join_all;
 use hyper::StatusCode;
 use nodule_api::Authorization::{AlwaysAllow, Webhook};
 use serde_json::{Value, json};
@@ -32,16 +36,19 @@ pub(crate) async fn knowing(allowed: &'static [&'static str]) -> ApiServer {
     .await
 }
 
-/// Every way in which a review can fail, by what it is.
-async fn failures() -> Vec<(String, ApiServer)> {
+/// How often a review is asked for that fails as it may for a moment.
+const TRIES: usize = 5;
+
+/// Every way in which a review can fail, by what it is, with how often it is asked for.
+async fn failures() -> Vec<(String, ApiServer, usize)> {
     let mut failures = Vec::new();
-    for code in [401, 403, 429, 500] {
-        failures.push((code.to_string(), ApiServer::failing(code).await));
+    for (code, tries) in [(401, 1), (403, 1), (429, TRIES), (500, TRIES), (503, TRIES)] {
+        failures.push((code.to_string(), ApiServer::failing(code).await, tries));
     }
     let yes = || json!({"authenticated": true, "allowed": true, "user": {"username": "ada"}});
     let cut = move |_: &str, review: &Value| Reply::Cut(object(review, yes()));
-    failures.push(("cut body".to_owned(), ApiServer::start(cut).await));
-    failures.push(("no JSON".to_owned(), ApiServer::start(|_, _| Reply::Garbage).await));
+    failures.push(("cut body".to_owned(), ApiServer::start(cut).await, TRIES));
+    failures.push(("no JSON".to_owned(), ApiServer::start(|_, _| Reply::Garbage).await, 1));
     failures
 }
 
@@ -136,14 +143,33 @@ async fn a_token_is_reviewed_once() {
 
 #[tokio::test]
 async fn a_token_that_can_not_be_reviewed_is_nobodys_and_asked_again() {
-    for (failure, api_server) in failures().await {
+    let nobodys = async |(failure, api_server, tries): (String, ApiServer, usize)| {
         let served = Served::with(AlwaysAllow, &api_server).await;
         for _ in 0..2 {
             let answer = served.stranger().await.get_with_token("/healthz", "good").await;
             assert_eq!(answer, (StatusCode::UNAUTHORIZED, "Unauthorized".to_owned()), "{failure}");
         }
-        assert_eq!(api_server.asked().len(), 2, "{failure}");
-    }
+        assert_eq!(api_server.asked().len(), 2 * tries, "{failure}");
+    };
+    join_all(failures().await.into_iter().map(nobodys)).await;
+}
+
+#[tokio::test]
+async fn a_review_that_fails_once_is_asked_for_again_and_nobody_sees_it() {
+    let failed = Mutex::new(BTreeSet::new());
+    let once = move |path: &str, review: &Value| {
+        if failed.lock().unwrap().insert(path.to_owned()) {
+            return Reply::status(500);
+        }
+        let status = json!({"authenticated": true, "allowed": true, "user": {"username": "ada"}});
+        Reply::Object(201, object(review, status))
+    };
+    let api_server = ApiServer::start(once).await;
+    let served = Served::with(Webhook, &api_server).await;
+    let answer = served.stranger().await.get_with_token("/healthz", "good").await;
+    assert_eq!(answer.0, StatusCode::OK);
+    let asked: Vec<_> = api_server.asked().into_iter().map(|(path, _)| path).collect();
+    assert_eq!(asked, [TOKENS, TOKENS, ACCESS, ACCESS]);
 }
 
 #[tokio::test]
@@ -212,7 +238,7 @@ async fn an_explicit_denial_outweighs() {
 
 #[tokio::test]
 async fn a_review_that_fails_is_500_and_asked_again() {
-    for (failure, api_server) in failures().await {
+    let unknown = async |(failure, api_server, tries): (String, ApiServer, usize)| {
         let served = Served::with(Webhook, &api_server).await;
         let mut client = served.admin().await;
         for _ in 0..2 {
@@ -223,6 +249,7 @@ async fn a_review_that_fails_is_500_and_asked_again() {
                 "{failure}"
             );
         }
-        assert_eq!(api_server.asked().len(), 2, "{failure}");
-    }
+        assert_eq!(api_server.asked().len(), 2 * tries, "{failure}");
+    };
+    join_all(failures().await.into_iter().map(unknown)).await;
 }
