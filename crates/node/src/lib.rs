@@ -7,7 +7,7 @@
 //! * [`events`]: tells the cluster what the other two saw (`NodeReady`, `Rebooted`, …).
 //!
 //! What they decide is in pure modules: [`resources`] (capacity and allocatable), [`pressure`] and [`conditions`],
-//! [`object`] (the Node that is wanted, and the patch that makes it so). [`machine`] reads the machine.
+//! [`object`] (the Node that is wanted, and the patch that makes it so). [`machine`] reads the machine, and [`gauge`] says when.
 //! No answer of the API server ends a task; [`reach`] keeps the log quiet while it is away.
 
 use std::{collections::BTreeSet, convert::Infallible, sync::Arc};
@@ -23,6 +23,7 @@ mod backoff;
 mod conditions;
 mod config;
 mod events;
+mod gauge;
 mod lease;
 mod limit;
 mod machine;

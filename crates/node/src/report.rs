@@ -13,7 +13,6 @@ use kube::{
 };
 use tokio::{
     sync::watch,
-    task::spawn_blocking,
     time::{Instant, sleep, sleep_until},
 };
 use tracing::{info, warn};
@@ -24,9 +23,9 @@ use crate::{
     conditions::{READY, transition},
     config::Config,
     events::{Events, Weight},
-    machine::{Machine, Measure},
+    gauge::Gauge,
+    machine::Machine,
     object::{Facts, Wanted},
-    pressure::{Pressure, Starved},
     server::{Failure, Server},
 };
 
@@ -44,13 +43,12 @@ pub(crate) struct Report {
     events: Events,
     /// The Node as the API server last showed it, for the rest of the agent and for this task. `None`: there is none.
     registered: watch::Sender<Option<Arc<Node>>>,
-    starved: watch::Sender<Vec<Starved>>,
     watched: BoxStream<'static, watcher::Result<watcher::Event<Node>>>,
     /// Whether the list that the watch began with has shown the Node.
     listed: bool,
     /// Changes when the API server does again what it had not done: the watch may not have noticed that it was away.
     recovered: watch::Receiver<()>,
-    pressure: Pressure,
+    gauge: Gauge,
     /// What was written last, and how the API server showed it. `None`: it must be written.
     written: Option<Written>,
     /// Whether the Node must be read before it is written: the last write failed.
@@ -79,7 +77,7 @@ impl Report {
         let only = watcher::Config::default().fields(&format!("metadata.name={}", config.name));
         let watched = watcher(nodes.clone(), only).backoff(Retry::new(&config.periods)).boxed();
         let recovered = server.reach.recovered();
-        let pressure = Pressure::new(&config.eviction);
+        let gauge = Gauge::new(Arc::clone(&config), outputs.starved);
         Self {
             server,
             nodes,
@@ -88,11 +86,10 @@ impl Report {
             inputs,
             events,
             registered: outputs.registered,
-            starved: outputs.starved,
             watched,
             listed: false,
             recovered,
-            pressure,
+            gauge,
             written: None,
             stale: false,
             ready: false,
@@ -120,7 +117,8 @@ impl Report {
 
     /// Creates the Node, or takes the one that is there. A node that may not create may still have been made by someone.
     async fn create(&mut self) -> Result<(), Failure> {
-        let wanted = self.wanted().await;
+        self.gauge.measure().await;
+        let wanted = self.wanted();
         let node = wanted.node(&self.config);
         let refusal = match self.server.ask(self.nodes.create(&PostParams::default(), &node)).await
         {
@@ -157,6 +155,8 @@ impl Report {
     async fn report(&mut self) {
         let mut retry = Retry::new(&self.config.periods);
         while self.is_registered() {
+            // Whatever the API server says: pods are evicted without it, too.
+            self.gauge.measure().await;
             match self.sync().await {
                 Ok(()) => {
                     self.server.reach.worked(STATUS);
@@ -182,7 +182,7 @@ impl Report {
         if !self.is_registered() {
             return Ok(());
         }
-        let wanted = self.wanted().await;
+        let wanted = self.wanted();
         if self.unchanged(&wanted) && Instant::now() < self.due {
             return Ok(());
         }
@@ -219,13 +219,9 @@ impl Report {
         written.wanted == wanted.clone().timeless() && shown.as_ref() == Some(&written.shown)
     }
 
-    /// The status as it is now. Blocking reads are made off the runtime's threads.
-    async fn wanted(&mut self) -> Wanted {
-        let root = self.config.root.clone();
-        let measure = spawn_blocking(move || Measure::take(&root)).await.unwrap_or_default();
-        let hold = self.config.periods.pressure;
-        let shortage = self.pressure.observe(&measure, Instant::now(), hold);
-        self.starved.send_replace(self.pressure.starved(&measure));
+    /// The status as it is now.
+    fn wanted(&mut self) -> Wanted {
+        let (measure, shortage) = self.gauge.last();
         let facts = Facts {
             machine: &self.machine,
             measure: &measure,

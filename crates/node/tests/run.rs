@@ -9,7 +9,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{ContainerImage, Node};
-use nodule_node::{Clients, Config, Inputs, Outputs, Periods, Reserved, Thresholds};
+use nodule_node::{
+    Amount, Clients, Config, Inputs, Outputs, Periods, Reserved, Starved, Thresholds,
+};
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinSet};
 
@@ -22,6 +24,7 @@ struct Agent {
     problems: watch::Sender<Vec<String>>,
     images: watch::Sender<Vec<ContainerImage>>,
     registered: watch::Receiver<Option<Arc<Node>>>,
+    starved: watch::Receiver<Vec<Starved>>,
     _tasks: JoinSet<()>,
 }
 
@@ -73,16 +76,21 @@ fn config(periods: Periods) -> Config {
 }
 
 fn start(peer: &Peer, periods: Periods) -> Agent {
+    start_with(peer, config(periods))
+}
+
+fn start_with(peer: &Peer, config: Config) -> Agent {
     let (problems, images) = (watch::Sender::new(Vec::new()), watch::Sender::new(Vec::new()));
     let (sender, registered) = watch::channel(None);
     let clients = Clients { node: peer.client(), lease: peer.client(), events: peer.client() };
     let (_, unconfined) = watch::channel(std::collections::BTreeSet::new());
     let inputs = Inputs { problems: problems.subscribe(), unconfined, images: images.subscribe() };
     let mut tasks = JoinSet::new();
-    let outputs = Outputs { registered: sender, starved: watch::Sender::new(Vec::new()) };
-    let run = nodule_node::run(clients, config(periods), inputs, outputs);
+    let (short, starved) = watch::channel(Vec::new());
+    let outputs = Outputs { registered: sender, starved: short };
+    let run = nodule_node::run(clients, config, inputs, outputs);
     tasks.spawn(async move { panic!("ended: {:?}", run.await.unwrap_err()) });
-    Agent { problems, images, registered, _tasks: tasks }
+    Agent { problems, images, registered, starved, _tasks: tasks }
 }
 
 fn condition(node: &Value, type_: &str) -> Value {
@@ -361,5 +369,40 @@ async fn a_node_is_written_from_time_to_time_even_without_change() {
     let _agent = start(&peer, Periods { report: Duration::from_millis(4), ..busy() });
     for _ in 0..3 {
         peer.next("PATCH status").await;
+    }
+}
+
+/// One that has less memory left than it should: all of it.
+fn starving(periods: Periods) -> Config {
+    let all = Thresholds { memory: Some(Amount::Share(1.0)), ..config(periods.clone()).eviction };
+    Config { eviction: all, ..config(periods) }
+}
+
+#[tokio::test]
+async fn a_node_that_starts_short_of_something_is_measured_once() {
+    let mut peer = Peer::start().await;
+    peer.change_node(|node| *node = earlier());
+    let mut agent = start_with(&peer, starving(quiet()));
+    let patch = peer.next("PATCH status").await.0.body;
+    assert_eq!(condition(&patch, "MemoryPressure")["status"], "True");
+    assert!(!agent.starved.borrow_and_update().is_empty());
+    agent.problems.send_replace(vec!["the disk is on fire".to_owned()]);
+    peer.next("PATCH status").await;
+    assert!(!agent.starved.has_changed().unwrap(), "whoever evicts pods was told twice");
+}
+
+#[tokio::test]
+async fn a_node_is_measured_while_the_api_server_fails() {
+    let mut peer = Peer::start().await;
+    let mut agent = start_with(&peer, starving(busy()));
+    peer.next("WATCH node").await;
+    for what in ["GET node", "PATCH status"] {
+        peer.fail(what, std::iter::repeat_with(|| Fault::Code(500, 0)).take(1 << 16));
+    }
+    agent.problems.send_replace(vec!["the disk is on fire".to_owned()]);
+    peer.next("GET node").await;
+    for _ in 0..3 {
+        agent.starved.changed().await.unwrap();
+        peer.next("GET node").await;
     }
 }

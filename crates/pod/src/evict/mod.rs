@@ -64,6 +64,8 @@ pub(crate) async fn watch(
         let all = starved.borrow_and_update().clone();
         if let Some(short) = all.first() {
             relieve(&host, &views, *short, &all).await;
+            // What was measured meanwhile does not know yet what it did.
+            starved.mark_unchanged();
         }
         if starved.changed().await.is_err() {
             // Nobody measures the node any more: the agent ends.

@@ -68,6 +68,30 @@ async fn the_pod_that_is_most_over_its_request_goes_and_no_other_until_the_node_
 }
 
 #[tokio::test]
+async fn what_is_measured_while_a_pod_ends_evicts_no_other() {
+    let node = Node::new().await;
+    let agent = node.agent().await;
+    let runs = async |name: &str, priority: i32| {
+        let mut pod = crate::pod(name, name);
+        pod["spec"]["containers"] = json!([node.container("app", "deaf")]);
+        pod["spec"]["priority"] = json!(priority);
+        node.api.apply(pod);
+        node.api.status(name, "/phase", "Running").await;
+    };
+    runs("first", 0).await;
+    runs("second", 1).await;
+    agent.starved.send_replace(vec![memory(None)]);
+    on_disk("the first to end", || recorded(node.root.path(), "first")["stop"].is_object()).await;
+    agent.starved.send_replace(vec![memory(None)]);
+    node.api.status("first", "/reason", "Evicted").await;
+    runs("third", 2).await;
+    let second = recorded(node.root.path(), "second");
+    assert!(second["stop"].is_null(), "it ends, too: {second}");
+    agent.starved.send_replace(vec![memory(None)]);
+    on_disk("the second to end", || recorded(node.root.path(), "second")["stop"].is_object()).await;
+}
+
+#[tokio::test]
 async fn below_a_soft_threshold_a_pod_ends_in_its_own_time_as_far_as_the_node_has_it() {
     let node = Node::new().await;
     let agent = node.agent().await;
