@@ -89,7 +89,7 @@ pub(crate) fn words(
 
 /// The guest may have put anything there: a link, a pipe, a file without an end.
 fn read(container: &Container, state: &State) -> Option<String> {
-    let mounts = state.container().ok()?.mounts;
+    let mounts = state.mounts().ok()?;
     let (mount, rest) = holder(&mounts, path_of(container))?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let folder = openat(CWD, &mount.host, flags, Mode::empty()).ok()?;

@@ -2,6 +2,7 @@
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{Container, Exit, Fate, Process, Started, User, VERSION};
+use crate::{Container, Exit, Fate, Mount, Process, SPOKEN, Started, User, VERSION};
 
 /// The name of the file that holds a [`Container`].
 pub const CONTAINER: &str = "container.json";
@@ -84,11 +85,25 @@ impl State {
     /// What to run. The file's version is looked at before anything else of it, so that a file of another release is
     /// [`StateError::Version`] whatever its fields are.
     pub fn container(&self) -> Result<Container, StateError> {
+        self.told(VERSION..=VERSION)
+    }
+
+    /// What the guest sees of the host's files: for an agent, which may be of another release than the one that wrote them.
+    pub fn mounts(&self) -> Result<Vec<Mount>, StateError> {
+        #[derive(Deserialize)]
+        struct Mounts {
+            mounts: Vec<Mount>,
+        }
+        self.told(SPOKEN).map(|Mounts { mounts }| mounts)
+    }
+
+    /// What is read of `container.json`, if it is of one of these versions.
+    fn told<T: DeserializeOwned>(&self, versions: RangeInclusive<u32>) -> Result<T, StateError> {
         let path = self.folder.join(CONTAINER);
         let bytes =
             read(&path).map_err(|source| StateError::Read { path: path.clone(), source })?;
         let Versioned { version } = parse(&path, &bytes)?;
-        if version != VERSION {
+        if !versions.contains(&version) {
             return Err(StateError::Version { path, found: version });
         }
         parse(&path, &bytes)

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use nodule_sandbox_proto::{
     Access, CONTAINER, Cause, Container, EXIT, Exit, Fate, Host, Http, Kind, Limits, Log, Mount,
-    Names, Net, OUT, Out, Process, Program, Roots, Started, State, StateError, Stdin, User,
+    Names, Net, OUT, Out, Process, Program, Roots, SPOKEN, Started, State, StateError, Stdin, User,
     VERSION,
 };
 
@@ -163,4 +163,25 @@ fn a_torn_exit_file_is_an_error_and_not_an_exit() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(EXIT), br#"{"cause": "Exited", "code""#).unwrap();
     assert!(matches!(State::new(folder.path()).exit(), Err(StateError::Parse { .. })));
+}
+
+#[test]
+fn what_a_guest_of_the_last_release_or_the_next_sees_is_known_though_it_is_not_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = State::new(folder.path());
+    let written = |version: u32| {
+        let mut value = serde_json::to_value(container()).unwrap();
+        value["version"] = version.into();
+        value["wings"] = 2.into();
+        fs::write(folder.path().join(CONTAINER), value.to_string()).unwrap();
+    };
+    for version in SPOKEN.filter(|version| *version != VERSION) {
+        written(version);
+        assert!(matches!(state.container().unwrap_err(), StateError::Version { .. }), "{version}");
+        assert_eq!(state.mounts().unwrap(), container().mounts, "{version}");
+    }
+    for version in [SPOKEN.start() - 1, SPOKEN.end() + 1] {
+        written(version);
+        assert!(matches!(state.mounts().unwrap_err(), StateError::Version { .. }), "{version}");
+    }
 }

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use axum::http::Method;
 use nodule_pod::Start;
 use nodule_sandbox_proto::zygote::{Order, Reply, receive, send};
-use nodule_sandbox_proto::{Process, State, VERSION};
+use nodule_sandbox_proto::{CONTAINER, Process, State, VERSION};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
 
@@ -80,6 +80,16 @@ impl Node {
         let named = || self.state().process().ok().flatten();
         on_disk("the process", || named().is_some()).await;
         named().unwrap()
+    }
+
+    /// What the container was told was told by an agent of this version; and it has said something for its end.
+    fn told_by(&self, version: u32) {
+        let state = self.state();
+        let orders = state.folder().join(CONTAINER);
+        let mut told: Value = serde_json::from_slice(&fs::read(&orders).unwrap()).unwrap();
+        told["version"] = json!(version);
+        fs::write(orders, told.to_string()).unwrap();
+        fs::write(state.folder().join("termination/termination-log"), "last words").unwrap();
     }
 
     /// A program in the sandbox's place.
@@ -162,6 +172,7 @@ async fn adopted(version: u32, reason: &str) -> (Node, Value) {
     node.running().await;
     let process = node.process().await;
     drop(first);
+    node.told_by(version);
     let record = node.root.path().join("pods/u1/record.json");
     let written = || fs::metadata(&record).unwrap().modified().unwrap();
     let before = written();
@@ -182,6 +193,7 @@ async fn an_agent_speaks_with_sandboxes_of_the_last_release_and_the_next() {
         let (node, end) = adopted(version, "Completed").await;
         // It has heard the stop notice.
         assert_eq!(end["exitCode"], 0, "{end}");
+        assert_eq!(end["message"], "last words", "{end}");
         assert!(node.api.events().iter().all(|(reason, _)| reason != "SandboxVersion"));
     }
 }
