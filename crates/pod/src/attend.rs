@@ -176,8 +176,18 @@ impl Worker {
         }
     }
 
+    /// Of a container that was gone before it could be heard to start.
+    fn begun_unheard(&mut self, container: &str) {
+        let heard = self.record.run(container).is_some_and(|run| run.started.is_some());
+        let noted = self.live.get(container).filter(|_| !heard).and_then(Sandbox::noted_start);
+        if let Some(started) = noted {
+            self.begun(container, &started);
+        }
+    }
+
     /// Notes a container's end, before anyone is told.
     pub(crate) fn end(&mut self, container: &str, exit: &Exit) {
+        self.begun_unheard(container);
         let at_once = stops_at_once(&self.record.pod) && self.record.phase == Phase::Terminating;
         let mut exit = self.judged(container, exit);
         if let Some(words) = self.words(container, &exit) {

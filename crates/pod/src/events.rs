@@ -174,8 +174,7 @@ impl Poster {
             let Some(passed) = self.correlator.pass(said, at) else { continue };
             for _ in 0..TRIES {
                 match self.post(&passed, at).await {
-                    // The API server may be away: what it refuses is not worth another try.
-                    Err(error) if !matches!(error, kube::Error::Api(_)) => sleep(WAIT).await,
+                    Err(error) if may_pass(&error) => sleep(WAIT).await,
                     Err(error) => {
                         debug!(error = &error as &dyn std::error::Error, "event refused");
                         break;
@@ -204,10 +203,20 @@ impl Poster {
         }
         let event = event(said, at, &self.node);
         let name = event.metadata.name.clone().unwrap_or_default();
-        api.create(&PostParams::default(), &event).await?;
+        match api.create(&PostParams::default(), &event).await {
+            Ok(_) => {}
+            // This very one: the answer to the try before was lost.
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return Err(error),
+        }
         self.known.remember(passed.key.clone(), name);
         Ok(())
     }
+}
+
+/// Whether it may be otherwise at the next try: the API server is away, or has trouble. What it refuses stays refused.
+fn may_pass(error: &kube::Error) -> bool {
+    !matches!(error, kube::Error::Api(status) if status.code < 500 && status.code != 429)
 }
 
 impl Known {

@@ -64,7 +64,8 @@ impl Publisher {
                 Ok(()) => wait = FIRST_WAIT,
                 Err(error) => {
                     self.complain(&error);
-                    sleep(wait.mul_f64(rand::random_range(0.75..1.25))).await;
+                    let jittered = wait.mul_f64(rand::random_range(0.75..1.25));
+                    sleep(jittered.max(left_alone(&error))).await;
                     wait = (wait * 2).min(LONGEST_WAIT);
                     continue;
                 }
@@ -194,6 +195,13 @@ pub(crate) fn is_overwritten(shown: &PodStatus, sent: &PodStatus) -> bool {
 fn told(status: &PodStatus) -> impl Iterator<Item = &str> {
     let all = status.conditions.iter().flatten().map(|condition| condition.type_.as_str());
     all.filter(|kind| PASSING.contains(kind))
+}
+
+/// How long the API server asks to be left alone: what its `Retry-After` header says, too.
+fn left_alone(error: &kube::Error) -> Duration {
+    let kube::Error::Api(status) = error else { return Duration::ZERO };
+    let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+    Duration::from_secs(seconds.into())
 }
 
 fn names_uid(code: u16, message: &str) -> bool {

@@ -74,6 +74,25 @@ fn time(end: &Value) -> jiff::Timestamp {
 }
 
 #[tokio::test]
+async fn a_container_that_ends_at_once_is_told_to_have_started_too() {
+    let node = Node::new().await;
+    let _agent = node.agent().await;
+    let all = ["a", "b", "c", "d"].map(|name| node.container(name, "done"));
+    let names = ["one", "two", "three", "four"];
+    for name in names {
+        node.api.apply(pod(name, "Never", &json!([]), &json!(all)));
+    }
+    for name in names {
+        node.api.status(name, "/phase", "Succeeded").await;
+    }
+    let all_started = |api: &Api| {
+        let events = api.events().into_iter();
+        (events.filter(|(reason, _)| reason == "Started").count() == 16).then_some(())
+    };
+    node.api.until("sixteen starts", all_started).await;
+}
+
+#[tokio::test]
 async fn an_init_container_that_fails_runs_again_with_back_off_and_holds_the_others_back() {
     let node = Node::new().await;
     let _agent = node.agent().await;
