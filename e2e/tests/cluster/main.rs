@@ -6,16 +6,20 @@
 #![expect(clippy::indexing_slicing, reason = "the tests change JSON that they made themselves")]
 
 mod archives;
+mod asked;
 mod certificates;
 mod config;
 mod crash;
 mod credentials;
 mod drain;
+mod expired;
+mod faults;
 mod guests;
 mod harness;
 mod http;
 mod image;
 mod image_commands;
+mod last_status;
 mod logind;
 mod metrics;
 mod mounted;
@@ -26,6 +30,8 @@ mod packagings;
 mod pod;
 mod pressure;
 mod probe;
+mod proxied;
+mod proxy;
 mod reasons;
 mod recreated;
 mod resize;
