@@ -8,10 +8,12 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerImage, Node};
 use nodule_node::{
     Amount, Clients, Config, Inputs, Outputs, Periods, Reserved, Starved, Thresholds,
 };
+use rustix::time::{ClockId, clock_gettime, clock_settime};
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinSet};
 
@@ -405,4 +407,31 @@ async fn a_node_is_measured_while_the_api_server_fails() {
         agent.starved.changed().await.unwrap();
         peer.next("GET node").await;
     }
+}
+
+/// Sets the machine's clock, by so many hours.
+fn set_clock(hours: i64) {
+    let mut now = clock_gettime(ClockId::Realtime);
+    now.tv_sec += hours * 3600;
+    clock_settime(ClockId::Realtime, now).unwrap();
+}
+
+#[tokio::test]
+#[ignore = "sets the machine's clock: `just test-vm` runs it in a machine of its own"]
+async fn the_lease_is_renewed_on_and_later_each_time_while_the_machines_clock_is_set() {
+    let mut peer = Peer::start().await;
+    let _agent = start(&peer, busy());
+    let mut last = Timestamp::MIN;
+    // Each is renewed by the time of its own moment, or the one before where that is later.
+    for hours in [0, 1, -1] {
+        set_clock(hours);
+        for _ in 0..5 {
+            let lease = peer.next("PUT lease").await.0.body;
+            let renewed: Timestamp = lease["spec"]["renewTime"].as_str().unwrap().parse().unwrap();
+            assert!(renewed > last, "{hours}: {renewed} after {last}");
+            last = renewed;
+        }
+    }
+    assert!(last > Timestamp::now() + SignedDuration::from_mins(50), "it was set back: {last}");
+    assert_eq!(condition(&peer.node(), "Ready")["status"], "True");
 }

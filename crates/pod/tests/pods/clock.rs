@@ -1,11 +1,15 @@
-//! A clock that was set while no agent looked: the record is made to be of a machine whose clock was another one.
+//! A clock that was set while no agent looked: the record is made to be of a machine whose clock was another one. And one that is
+//! set in earnest, under all of a pod, which `just test-vm` does in a virtual machine.
 
 use std::fs;
 use std::path::PathBuf;
 
+use axum::http::Method;
 use jiff::{SignedDuration, Timestamp, ToSpan};
+use rustix::time::{ClockId, clock_gettime, clock_settime};
 use serde_json::{Value, json};
 
+use crate::health::{self, http, is_ready};
 use crate::node::Node;
 use crate::{gone, on_disk};
 
@@ -77,4 +81,47 @@ async fn a_grace_period_is_over_when_it_was_to_be_though_the_clock_was_set() {
     write(&node, 1, &["/stop/since"]);
     let _second = node.agent().await;
     gone(node.root.path(), "web").await;
+}
+
+/// Sets the machine's clock, by so many hours.
+fn set(hours: i64) {
+    let mut now = clock_gettime(ClockId::Realtime);
+    now.tv_sec += hours * 3600;
+    clock_settime(ClockId::Realtime, now).unwrap();
+}
+
+#[tokio::test]
+#[ignore = "sets the machine's clock: `just test-vm` runs it in a machine of its own"]
+async fn a_pod_lives_on_its_probes_and_tokens_too_while_the_machines_clock_is_set() {
+    const LIFE: i64 = 20;
+    // The second one sets it right again.
+    for hours in [1, -1] {
+        let node = health::Node::new().await;
+        node.api.tokens_live(LIFE);
+        let agent = node.agent().await;
+        let probes = json!({"livenessProbe": http("/live"), "readinessProbe": http("/ready"),
+            "volumeMounts": [{"name": "v", "mountPath": "/v"}]});
+        let mut pod = crate::pod("web", "u1");
+        pod["spec"]["containers"] = json!([node.container("app", "waits", &probes)]);
+        pod["spec"]["volumes"] = json!([{"name": "v", "projected": {"sources": [
+            {"serviceAccountToken": {"path": "k", "expirationSeconds": 3607}}]}}]);
+        pod["spec"]["activeDeadlineSeconds"] = json!(3000);
+        node.api.apply(pod);
+        let before = node.until("ready", is_ready).await;
+        let tokens = || node.api.requests(&Method::POST, "/token").len();
+        assert_eq!(tokens(), 1);
+        set(hours);
+        for path in ["/live", "/ready"] {
+            node.peer.until(path, node.peer.count(path) + 3).await;
+        }
+        node.api.until("another token", |_| (tokens() == 2).then_some(())).await;
+        // The next agent sees the clock that was set, too.
+        drop(agent);
+        let _next = node.agent().await;
+        node.peer.until("/live", node.peer.count("/live") + 3).await;
+        let now = node.until("ready", is_ready).await;
+        assert_eq!(now, before, "it was started again, or shown so");
+        assert_eq!(tokens(), 3, "the next agent has none");
+        node.delete(1).await;
+    }
 }
