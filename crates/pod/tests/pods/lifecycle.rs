@@ -3,7 +3,7 @@
 use axum::http::Method;
 use serde_json::{Value, json};
 
-use crate::api::Api;
+use crate::api::{Api, Fault};
 use crate::gone;
 use crate::node::Node;
 
@@ -90,6 +90,33 @@ async fn a_container_that_ends_at_once_is_told_to_have_started_too() {
         (events.filter(|(reason, _)| reason == "Started").count() == 16).then_some(())
     };
     node.api.until("sixteen starts", all_started).await;
+}
+
+#[tokio::test]
+async fn an_event_that_the_api_server_cannot_take_for_a_moment_is_posted_again() {
+    let node = Node::new().await;
+    let _agent = node.agent().await;
+    for fault in [Fault::Code(429), Fault::Code(500)] {
+        node.api.fail(Method::POST, "/events", fault);
+    }
+    node.api.apply(pod("web", "Never", &json!([]), &json!([node.container("app", "done")])));
+    let told = |api: &Api| {
+        let events = api.events();
+        events.iter().any(|(reason, _)| reason == "Started").then_some(events)
+    };
+    let told = node.api.until("the Events of a start", told).await;
+    assert_eq!(told[0].0, "Pulling", "{told:?}");
+    // What is refused is not asked for again, and holds up nothing.
+    node.api.fail(Method::POST, "/events", Fault::Code(403));
+    node.api.apply(pod("next", "Never", &json!([]), &json!([node.container("app", "fails")])));
+    let posts = |api: &Api| -> Vec<String> {
+        let posts = api.requests(&Method::POST, "/events").into_iter();
+        let of_next = posts.filter(|(_, event)| event["involvedObject"]["name"] == "next");
+        of_next.map(|(_, event)| event["reason"].as_str().unwrap().to_owned()).collect()
+    };
+    let all = |api: &Api| posts(api).contains(&"Started".to_owned()).then(|| posts(api));
+    let all = node.api.until("the Events of the next", all).await;
+    assert_eq!(all.iter().filter(|reason| *reason == "Pulling").count(), 1, "{all:?}");
 }
 
 #[tokio::test]
