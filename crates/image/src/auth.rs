@@ -115,7 +115,7 @@ impl Account {
         }
         // All of it is as short as the beginning of another answer: it may not drip for long.
         let within = patience.answer;
-        let body = timeout(within, transport::body(response, what, LIMIT, patience)).await;
+        let body = timeout(within, transport::body(response, what, LIMIT, patience, || ())).await;
         let body = body.map_err(|_| Problem::Stalled { what, within })??;
         // The parser's own words may quote the token.
         let none = || Problem::Malformed { what, cause: "the answer holds none".to_owned() };

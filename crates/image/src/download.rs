@@ -55,6 +55,7 @@ impl Inner {
                 Ok(()) => return Ok(()),
                 Err(problem) => {
                     drop(slot);
+                    let _asking = repository.ask();
                     sleep(tries.pause(problem)?).await;
                 }
             }
@@ -99,6 +100,7 @@ impl Download<'_> {
         mut partial: Partial,
         mut begun: Begun,
     ) -> Result<(Partial, Begun), Problem> {
+        let _asking = self.repository.ask();
         let Body { offset, mut response } =
             self.repository.blob(&self.blob.digest, partial.len()).await?;
         let is_sized = response.content_length().is_some();

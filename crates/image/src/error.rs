@@ -76,6 +76,8 @@ pub(crate) enum Problem {
     Broken { cause: String },
     #[error("{what} did not arrive within {within:?}")]
     Stalled { what: &'static str, within: Duration },
+    #[error("nothing of the image came within {within:?}, whoever was asked")]
+    Silent { within: Duration },
     #[error("{what} comes too slowly: {got} bytes in {}", seconds(.within))]
     TooSlow { what: &'static str, got: u64, within: Duration },
     #[error("{what} was cut off after {got} of {size} bytes ({cause})")]
@@ -146,6 +148,7 @@ impl Problem {
                 | Self::Name { .. }
                 | Self::Broken { .. }
                 | Self::Stalled { .. }
+                | Self::Silent { .. }
                 | Self::TooSlow { .. }
                 | Self::Cut { .. }
         )
@@ -179,6 +182,7 @@ impl Problem {
                  a plain-HTTP registry in the node's configuration"
             }
             Self::Stalled { .. }
+            | Self::Silent { .. }
             | Self::TooSlow { .. }
             | Self::Cut { .. }
             | Self::Broken { .. } => "check the network between this node and the registry",

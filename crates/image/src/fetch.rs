@@ -237,6 +237,7 @@ impl Inner {
                 true => None,
                 false => Some(self.pulls.acquire().await),
             };
+            let _asking = repository.ask();
             match repository.manifest(target, self.config.limits.manifest).await {
                 Ok(content) => return Ok(content),
                 Err(problem) => {

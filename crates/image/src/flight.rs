@@ -1,9 +1,10 @@
 //! One at a time per key.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use tokio::sync::{Mutex as Turns, OwnedMutexGuard};
+
+use crate::shared::Shared;
 
 /// Gives the turn for a key to one caller after the other.
 ///
@@ -12,7 +13,7 @@ use tokio::sync::{Mutex as Turns, OwnedMutexGuard};
 #[derive(Default)]
 pub(crate) struct Flights {
     /// Turns that somebody holds or waits for.
-    turns: Mutex<HashMap<String, Weak<Turns<()>>>>,
+    turns: Shared<Turns<()>>,
 }
 
 /// The right to work on one key, until dropped. Clones go to threads that outlive a
@@ -21,18 +22,7 @@ pub(crate) type Turn = Arc<OwnedMutexGuard<()>>;
 
 impl Flights {
     pub(crate) async fn turn(&self, key: &str) -> Turn {
-        Arc::new(self.queue(key).lock_owned().await)
-    }
-
-    fn queue(&self, key: &str) -> Arc<Turns<()>> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.retain(|_, turn| turn.strong_count() > 0);
-        if let Some(queue) = turns.get(key).and_then(Weak::upgrade) {
-            return queue;
-        }
-        let queue = Arc::<Turns<()>>::default();
-        turns.insert(key.to_owned(), Arc::downgrade(&queue));
-        queue
+        Arc::new(self.turns.join(key, Turns::default).lock_owned().await)
     }
 }
 

@@ -64,6 +64,8 @@ mod registry;
 mod remove;
 mod retry;
 mod seal;
+mod shared;
+mod silence;
 mod stock;
 mod store;
 mod stranger;
@@ -107,6 +109,8 @@ use metrics::{Current, size_class};
 use program::Programs;
 use provider::Answers;
 use rate::{Rate, Underway};
+use shared::Shared;
+use silence::Silence;
 use store::{Store, blocking};
 
 const USER_AGENT: &str = concat!("nodule/", env!("CARGO_PKG_VERSION"));
@@ -194,7 +198,9 @@ pub struct Patience {
     pub answer: Duration,
     /// For the next bytes of an answer.
     pub idle: Duration,
-    /// How fast a blob has to come.
+    /// For the next bytes of an image, whoever is asked for it and however often.
+    pub silence: Duration,
+    /// How fast a manifest or a blob has to come.
     pub pace: Pace,
     /// For a provider of credentials, which is not a registry but may ask one.
     pub provider: Duration,
@@ -238,11 +244,13 @@ impl Default for Limits {
 }
 
 impl Default for Patience {
+    /// The longest silence is containerd's (`image_pull_progress_timeout`).
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(10),
             answer: Duration::from_secs(30),
             idle: Duration::from_secs(60),
+            silence: Duration::from_secs(300),
             pace: Pace::default(),
             provider: Duration::from_secs(60),
         }
@@ -263,6 +271,8 @@ struct Inner {
     /// How many pulls have begun of late, and which have not ended.
     rate: Rate,
     underway: Underway,
+    /// By image: how long nothing has come.
+    silences: Shared<Silence>,
     /// Slots for downloads.
     pulls: Semaphore,
     /// Slots for compilations.
@@ -319,6 +329,7 @@ impl Images {
             clients: Clients::default(),
             rate: Rate::default(),
             underway: Underway::default(),
+            silences: Shared::default(),
             pulls: Semaphore::new(config.parallel_pulls.max(1)),
             compilers: Semaphore::new(config.compile.parallel.max(1)),
             downloads: Flights::default(),

@@ -1,4 +1,4 @@
-//! How fast a blob has to come: a registry that sends a byte now and then would hold a slot for downloads for ever.
+//! How fast a manifest or a blob has to come: a registry that sends a byte now and then would hold a slot for downloads for ever.
 
 use std::time::Duration;
 

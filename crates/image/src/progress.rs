@@ -1,12 +1,13 @@
 //! How far downloads are, for who waits for one.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::digest::Digest;
 use crate::image::Blob;
 use crate::manifest::{Descriptor, Manifest};
 use crate::reference::Reference;
+use crate::shared::Shared;
 use crate::{Images, Inner};
 
 /// A blob that is being downloaded.
@@ -61,27 +62,18 @@ pub struct Progress {
 
 /// What is needed for images that are being pulled, by their names.
 #[derive(Default)]
-pub(crate) struct Plans(Mutex<HashMap<String, Weak<Vec<Blob>>>>);
+pub(crate) struct Plans(Shared<Vec<Blob>>);
 
 /// As long as this is kept, it is known what an image needs.
 pub(crate) struct Plan(#[expect(dead_code, reason = "it is there to be dropped")] Arc<Vec<Blob>>);
 
 impl Plans {
     fn plan(&self, reference: &Reference, blobs: Vec<Blob>) -> Plan {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, plan| plan.strong_count() > 0);
-        let name = reference.to_string();
-        if let Some(plan) = all.get(&name).and_then(Weak::upgrade) {
-            return Plan(plan);
-        }
-        let plan = Arc::new(blobs);
-        all.insert(name, Arc::downgrade(&plan));
-        Plan(plan)
+        Plan(self.0.join(&reference.to_string(), || blobs))
     }
 
     fn of(&self, reference: &Reference) -> Option<Arc<Vec<Blob>>> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(&reference.to_string()).and_then(Weak::upgrade)
+        self.0.get(&reference.to_string())
     }
 }
 

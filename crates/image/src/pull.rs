@@ -3,6 +3,8 @@
 //! Every pod fetches the manifest with its own credentials: that proves that it may have the
 //! image. Blobs are then downloaded once, by whoever comes first.
 
+use std::sync::Arc;
+
 use crate::Inner;
 use crate::credential::Credential;
 use crate::error::{Problem, PullError};
@@ -11,11 +13,19 @@ use crate::image::Image;
 use crate::keyring::Keyring;
 use crate::reference::Reference;
 use crate::registry::Repository;
+use crate::silence::Silence;
 use crate::store::blocking;
 use crate::volume::Purpose;
 
+/// What is pulled.
+struct Wanted<'w> {
+    reference: &'w Reference,
+    purpose: Purpose,
+    silence: Arc<Silence>,
+}
+
 impl Inner {
-    /// Asks the registry's mirrors and then the registry itself, which decides what is wrong.
+    /// Pulls, unless that may not begin now or nothing comes for too long.
     pub(crate) async fn pull(
         &self,
         reference: &Reference,
@@ -28,16 +38,32 @@ impl Inner {
             return Err(failed(Problem::TooOften, Vec::new()));
         }
         let _mark = self.underway.mark(reference);
+        let within = self.config.patience.silence;
+        let silence = self.silences.join(&reference.to_string(), || Silence::new(within));
+        let wanted = Wanted { reference, purpose, silence };
+        tokio::select! {
+            pulled = Box::pin(self.pull_from_any(&wanted, keyring)) => pulled,
+            () = wanted.silence.lasts() => Err(failed(Problem::Silent { within }, Vec::new())),
+        }
+    }
+
+    /// Asks the registry's mirrors and then the registry itself, which decides what is wrong.
+    async fn pull_from_any(
+        &self,
+        wanted: &Wanted<'_>,
+        keyring: &Keyring,
+    ) -> Result<Image, PullError> {
+        let Wanted { reference, .. } = wanted;
+        let failed = |problem, earlier| PullError::new(reference, problem, earlier);
         let is_plain = self.config.plain_http.iter().any(|host| host == reference.registry());
         let hosts = hosts::hosts(self.config.hosts.as_deref(), reference, is_plain);
         let hosts = hosts.map_err(|error| failed(error.into(), Vec::new()))?;
         let mut earlier = Vec::new();
         for host in hosts.iter().filter(|host| host.resolves || reference.digest().is_some()) {
             if host.is_own {
-                let asked = (reference, purpose);
-                return self.pull_as_each(host, asked, keyring, earlier).await;
+                return self.pull_as_each(host, wanted, keyring, earlier).await;
             }
-            match Box::pin(self.pull_as(host, (reference, purpose), None)).await {
+            match Box::pin(self.pull_as(host, wanted, None)).await {
                 Ok(image) => return Ok(image),
                 Err(problem) => {
                     tracing::debug!(mirror = host.base, %problem, "mirror not used");
@@ -54,17 +80,17 @@ impl Inner {
     async fn pull_as_each(
         &self,
         host: &Host,
-        asked: (&Reference, Purpose),
+        wanted: &Wanted<'_>,
         keyring: &Keyring,
         mut earlier: Vec<Problem>,
     ) -> Result<Image, PullError> {
-        let (reference, _) = asked;
+        let Wanted { reference, .. } = wanted;
         let mut accounts: Vec<_> = keyring.credentials(reference).into_iter().map(Some).collect();
         if accounts.is_empty() {
             accounts.push(None);
         }
         for account in accounts {
-            match Box::pin(self.pull_as(host, asked, account)).await {
+            match Box::pin(self.pull_as(host, wanted, account)).await {
                 Ok(image) => return Ok(image),
                 Err(problem) if problem.is_answer_to_the_credential() => earlier.push(problem),
                 Err(problem) => return Err(PullError::new(reference, problem, earlier)),
@@ -77,12 +103,15 @@ impl Inner {
     async fn pull_as(
         &self,
         host: &Host,
-        (reference, purpose): (&Reference, Purpose),
+        wanted: &Wanted<'_>,
         credential: Option<&Credential>,
     ) -> Result<Image, Problem> {
         let client = self.clients.client(&host.trust, &self.config.patience)?;
-        let repository = Repository::new(client, &self.config, host, reference, credential);
-        self.pull_from(&repository, reference, purpose).await
+        let Wanted { reference, purpose, silence } = wanted;
+        let silence = Arc::clone(silence);
+        let repository =
+            Repository::new(client, &self.config, host, reference, credential, silence);
+        self.pull_from(&repository, reference, *purpose).await
     }
 
     /// Pulls from this repository, which is the reference's.

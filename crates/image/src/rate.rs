@@ -1,13 +1,13 @@
 //! How often registries are asked for images, in the kubelet's terms: a pull beyond it fails.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::reference::Reference;
+use crate::shared::Shared;
 
 /// A rate of pulls (`registryPullQPS`, `registryBurst`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Rate {
 
 /// Pulls that are under way, by what is pulled: who may not pull may wait for who does.
 #[derive(Default)]
-pub(crate) struct Underway(Mutex<HashMap<String, Weak<watch::Sender<()>>>>);
+pub(crate) struct Underway(Shared<watch::Sender<()>>);
 
 /// A pull that is under way, until dropped.
 pub(crate) struct Mark(
@@ -59,24 +59,12 @@ pub(crate) struct Mark(
 
 impl Underway {
     pub(crate) fn mark(&self, reference: &Reference) -> Mark {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, mark| mark.strong_count() > 0);
-        let name = reference.to_string();
-        if let Some(mark) = all.get(&name).and_then(Weak::upgrade) {
-            return Mark(mark);
-        }
-        let mark = Arc::new(watch::Sender::new(()));
-        all.insert(name, Arc::downgrade(&mark));
-        Mark(mark)
+        Mark(self.0.join(&reference.to_string(), || watch::Sender::new(())))
     }
 
     /// Waits until nobody pulls it.
     pub(crate) async fn ended(&self, reference: &Reference) {
-        let under_way = {
-            let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let mark = all.get(&reference.to_string()).and_then(Weak::upgrade);
-            mark.map(|mark| mark.subscribe())
-        };
+        let under_way = self.0.get(&reference.to_string()).map(|mark| mark.subscribe());
         if let Some(mut mark) = under_way {
             // Nothing is ever sent: this is the end of the last sender.
             while mark.changed().await.is_ok() {}

@@ -3,7 +3,7 @@
 //! Any author of a pod may name a registry, and must not be able to fill the agent's memory
 //! or to get at the credentials of others (docs/adr/0001-own-registry-reads.md).
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_RANGE, HeaderValue, RANGE};
@@ -17,6 +17,7 @@ use crate::hosts::{Host, Trust};
 use crate::layout::Layout;
 use crate::reference::Reference;
 use crate::retry::Retry;
+use crate::silence::{Asking, Silence};
 use crate::transport::{self, Security};
 use crate::{Config, Pace, Patience, manifest};
 
@@ -33,6 +34,8 @@ pub(crate) struct Repository<'c> {
     authorization: Mutex<Option<HeaderValue>>,
     /// Where the content is a folder of this machine: nobody else is asked.
     layout: Option<Layout>,
+    /// Ended by each byte of the image that comes.
+    silence: Arc<Silence>,
     /// How often it is asked.
     pub(crate) retry: Retry,
 }
@@ -50,6 +53,7 @@ impl<'c> Repository<'c> {
         host: &Host,
         reference: &Reference,
         credential: Option<&Credential>,
+        silence: Arc<Silence>,
     ) -> Self {
         let security = if host.trust.is_plain { Security::Plain } else { Security::Tls };
         let is_other = !host.base.contains(&format!("://{}/", reference.host()));
@@ -63,6 +67,7 @@ impl<'c> Repository<'c> {
             query: if is_other { format!("?ns={}", reference.registry()) } else { String::new() },
             authorization: Mutex::default(),
             layout: None,
+            silence,
             retry: Retry { tries, ..config.retry.clone() },
         }
     }
@@ -76,12 +81,18 @@ impl<'c> Repository<'c> {
     ) -> Self {
         let trust = Trust { is_plain: true, ..Trust::default() };
         let host = Host { base: String::new(), resolves: true, trust, is_own: true };
-        Self { layout: Some(layout), ..Self::new(http, config, &host, reference, None) }
+        let silence = Arc::new(Silence::new(config.patience.silence));
+        Self { layout: Some(layout), ..Self::new(http, config, &host, reference, None, silence) }
     }
 
     /// Whether the content is a folder of this machine.
     pub(crate) fn is_local(&self) -> bool {
         self.layout.is_some()
+    }
+
+    /// To be kept while it is asked, and between two tries.
+    pub(crate) fn ask(&self) -> Asking {
+        self.silence.ask()
     }
 
     /// Its path in the registry.
@@ -100,7 +111,8 @@ impl<'c> Repository<'c> {
         }
         let url = format!("{}/manifests/{target}{}", self.url, self.query);
         let response = self.get(&url, (ACCEPT, HeaderValue::from_static(manifest::ACCEPT))).await?;
-        transport::body(response, "the manifest", limit, self.patience).await
+        let heard = || self.silence.end();
+        transport::body(response, "the manifest", limit, self.patience, heard).await
     }
 
     /// Asks for a blob from `offset` on; a registry may send all of it all the same.
@@ -137,7 +149,11 @@ impl<'c> Repository<'c> {
         response: &mut Response,
         what: &'static str,
     ) -> Result<Option<Bytes>, Problem> {
-        transport::chunk(response, what, self.patience).await
+        let chunk = transport::chunk(response, what, self.patience).await?;
+        if chunk.is_some() {
+            self.silence.end();
+        }
+        Ok(chunk)
     }
 
     /// Makes a request; a challenge is answered once, with a fresh token.

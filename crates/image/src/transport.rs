@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::Patience;
 use crate::error::Problem;
+use crate::pace::Meter;
 
 /// The part of an error's body that is read, and shown.
 const SHOWN: usize = 400;
@@ -72,15 +73,22 @@ pub(crate) async fn chunk(
     chunk.map_err(|_| Problem::Stalled { what, within })?.map_err(|error| problem(&error))
 }
 
-/// A whole body, of up to `limit` bytes.
+/// A whole body, of up to `limit` bytes. `heard` is called for each piece that comes.
 pub(crate) async fn body(
     mut response: Response,
     what: &'static str,
     limit: u64,
     patience: &Patience,
+    heard: impl Fn(),
 ) -> Result<Vec<u8>, Problem> {
-    let mut body = Vec::new();
+    let (mut body, mut meter) = (Vec::new(), Meter::new(&patience.pace));
+    let mut last = 0;
     while let Some(chunk) = chunk(&mut response, what, patience).await? {
+        heard();
+        if !body.is_empty() {
+            meter.add(last, what)?;
+        }
+        last = chunk.len();
         body.extend_from_slice(&chunk);
         if body.len() as u64 > limit {
             return Err(Problem::TooLarge { what, size: body.len() as u64, limit });

@@ -134,6 +134,17 @@ async fn a_registry_that_drips_holds_no_slot_and_what_came_is_kept() {
 }
 
 #[tokio::test]
+async fn a_manifest_that_drips_is_too_slow() {
+    let case = case().await;
+    let node = Node::with(&case.registry, |config| {
+        config.patience.pace = Pace { bytes: u64::MAX, within: Duration::ZERO };
+    });
+    case.registry.fail(TAG, [Fault::Drip, Fault::Drip, Fault::Drip]);
+    let (text, _) = told(&case.registry, node.await.pull(&case.name).await);
+    assert!(text.contains("the manifest comes too slowly: "), "{text}");
+}
+
+#[tokio::test]
 async fn a_download_that_is_always_cut_is_told_and_what_came_is_kept_for_later() {
     let case = case().await;
     case.registry.fail(&case.blob, [Fault::Cut(100), Fault::Cut(0), Fault::Cut(0)]);

@@ -38,6 +38,8 @@ mod registry;
 #[cfg(test)]
 mod seals;
 #[cfg(test)]
+mod silences;
+#[cfg(test)]
 mod stores;
 #[cfg(test)]
 mod tokens;

@@ -161,6 +161,11 @@ impl Registry {
         self.state.fail(format!("/v2/{path}"), faults);
     }
 
+    /// No longer misbehaves.
+    pub(crate) fn heal(&self) {
+        self.state.faults.lock().unwrap().clear();
+    }
+
     /// Misbehaves at the next requests of a token.
     pub(crate) fn fail_token(&self, faults: impl IntoIterator<Item = Fault>) {
         self.state.fail("/token".to_owned(), faults);
