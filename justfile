@@ -53,7 +53,7 @@ test-e2e *arguments: build guests setup packers test-programs
 # Peers that the tests run themselves.
 [private]
 test-programs:
-    e2e/need dbus-daemon
+    e2e/need dbus-daemon zstd
 
 # Other people's programs that make images.
 [private]

@@ -34,7 +34,7 @@ pub(crate) enum LayerError {
     #[error("a decompression bomb: {input} bytes became more than {output}")]
     Bomb { input: u64, output: u64 },
     #[error(
-        "whoever reads it needs {} MiB of memory, more than the {} MiB that it may have: compress it with zstd up to level 20 and without --long, or with gzip",
+        "its zstd window, which whoever reads it keeps in memory, has {} MiB, more than the limit of {} MiB: compress it with zstd up to level 20, with --long=25 at most, or with gzip",
         asked.div_ceil(1 << 20), limit >> 20
     )]
     Window { asked: u64, limit: u64 },

@@ -1,6 +1,7 @@
 //! Layers of files, as a test writes them.
 
-use std::io::Write;
+use std::io::{Seek, Write};
+use std::process::Command;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -69,17 +70,16 @@ pub(crate) fn gzip(content: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// As it is, in a zstd frame whose reader has to keep the last 2 to the power of `window` bytes (RFC 8878, 3.1.1).
-pub(crate) fn zstd(content: &[u8], window: u8) -> Vec<u8> {
-    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, (window - 10) << 3];
-    let mut blocks = content.chunks(100_000).peekable();
-    while let Some(block) = blocks.next() {
-        let size = u32::try_from(block.len()).unwrap() << 3;
-        let header = size | u32::from(blocks.peek().is_none());
-        frame.extend_from_slice(&header.to_le_bytes()[..3]);
-        frame.extend_from_slice(block);
-    }
-    frame
+/// What the program zstd makes of it, with these arguments.
+pub(crate) fn zstd(content: &[u8], arguments: &[&str]) -> Vec<u8> {
+    // From standard input, of which zstd does not know the length: the window is as large as it may be.
+    let mut input = tempfile::tempfile().unwrap();
+    input.write_all(content).unwrap();
+    input.rewind().unwrap();
+    let zstd = Command::new("zstd").args(arguments).args(["-q", "-c"]).stdin(input).output();
+    let zstd = zstd.unwrap_or_else(|error| panic!("zstd (Debian: zstd): {error}"));
+    assert!(zstd.status.success(), "{}", String::from_utf8_lossy(&zstd.stderr));
+    zstd.stdout
 }
 
 /// An image's configuration for these layers, as they are before they are compressed.

@@ -47,3 +47,5 @@ mod tokens;
 mod trees;
 #[cfg(test)]
 mod volumes;
+#[cfg(test)]
+mod windows;

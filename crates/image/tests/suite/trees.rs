@@ -9,7 +9,7 @@ use nodule_image::{Config, Packaging, ProgramError};
 use serde_json::json;
 use tar::EntryType;
 
-use crate::layers::{Layer, TAR, config, gzip, zstd};
+use crate::layers::{Layer, TAR, config, gzip};
 use crate::node::{Node, command, compile, told};
 use crate::registry::Registry;
 
@@ -328,29 +328,6 @@ async fn a_layer_that_is_not_the_one_of_the_configuration_is_refused() {
         assert!(text.contains(word), "{text}");
         assert!(node.files("trees").is_empty() && node.files("partial").is_empty());
     }
-}
-
-/// What `zstd --ultra -20` writes is unpacked, what its highest level or `--long` write takes more memory than a layer has.
-#[tokio::test]
-async fn a_layer_that_takes_too_much_memory_to_read_is_refused_with_the_remedy() {
-    let registry = Registry::start().await;
-    let node = Node::new(&registry).await;
-    let tar = app().file("data", &vec![7; 1 << 20]).tar();
-    let config = config(("wasi", "wasm"), &json!({}), std::slice::from_ref(&tar));
-    let kind = "application/vnd.oci.image.layer.v1.tar+zstd";
-    for (window, needs) in [(26, 64), (27, 128)] {
-        registry.image("app", &config, &[(kind, zstd(&tar, window))]);
-        let (text, reason) = told(&registry, node.pull(&format!("{}/app:1", registry.host)).await);
-        let words = format!(
-            "layer 1 of the image: whoever reads it needs {needs} MiB of memory, more than the 32 MiB"
-        );
-        assert!(text.contains(&words) && text.contains("without --long"), "{text}");
-        assert_eq!(reason, "ErrImagePull");
-        assert!(node.files("trees").is_empty() && node.files("partial").is_empty());
-    }
-    registry.image("app", &config, &[(kind, zstd(&tar, 25))]);
-    let image = node.pull(&format!("{}/app:1", registry.host)).await.unwrap();
-    assert!(image.root.unwrap().join("data").is_file());
 }
 
 #[tokio::test]
