@@ -70,6 +70,9 @@ pub(crate) enum Problem {
     Name { cause: String },
     #[error("no trusted TLS connection: {cause}")]
     Tls { cause: String },
+    /// What came instead of it was no TLS at all.
+    #[error("no trusted TLS connection: {cause}")]
+    NoTls { cause: String },
     #[error("refused to follow a redirect: {cause}")]
     Redirect { cause: String },
     #[error("the connection broke: {cause}")]
@@ -133,6 +136,10 @@ impl Problem {
         matches!(self.itself(), Self::Unreachable { .. } | Self::Name { .. })
     }
 
+    pub(crate) fn speaks_no_tls(&self) -> bool {
+        matches!(self, Self::NoTls { .. })
+    }
+
     /// Whether another credential may get another answer: registries also say 404 to
     /// those who may not know.
     pub(crate) fn is_answer_to_the_credential(&self) -> bool {
@@ -156,7 +163,10 @@ impl Problem {
 
     /// Whether the remedy is the same for a registry and a token service.
     fn is_of_no_one_server(&self) -> bool {
-        matches!(self, Self::Denied { .. } | Self::Busy { .. } | Self::Tls { .. })
+        matches!(
+            self,
+            Self::Denied { .. } | Self::Busy { .. } | Self::Tls { .. } | Self::NoTls { .. }
+        )
     }
 
     pub(crate) fn remedy(&self) -> &'static str {
@@ -177,7 +187,7 @@ impl Problem {
                 "check that the registry runs and that this node reaches it"
             }
             Self::Name { .. } => "check the registry's name and this node's DNS",
-            Self::Tls { .. } => {
+            Self::Tls { .. } | Self::NoTls { .. } => {
                 "install the registry's CA on this node; if it speaks plain HTTP, list it as \
                  a plain-HTTP registry in the node's configuration"
             }

@@ -13,6 +13,7 @@ use serde_json::json;
 use tokio::task::spawn_blocking;
 
 use crate::Inner;
+use crate::clients::Way;
 use crate::digest::Digest;
 use crate::error::PullError;
 use crate::hosts::Trust;
@@ -172,7 +173,8 @@ impl Inner {
         let layout = Layout { folder, limit: self.config.limits.wasm };
         let failed =
             |problem| Cause::Pull(Box::new(PullError::new(&reference, problem, Vec::new())));
-        let nobody = Trust { is_plain: true, ..Trust::default() };
+        let trust = Trust { is_plain: true, ..Trust::default() };
+        let nobody = Way { trust, ..Way::default() };
         let client = self.clients.client(&nobody, &self.config.patience).map_err(failed)?;
         let repository = Repository::folder(client, &self.config, &reference, layout);
         Box::pin(self.pull_from(&repository, &reference, Purpose::Run)).await.map_err(failed)

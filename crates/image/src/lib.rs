@@ -10,7 +10,7 @@
 //! too, and content comes from the registry that the user named or where it redirects to.
 //!
 //! Read `pull.rs` first, then `fetch.rs` and `download.rs`; `classify.rs` knows the packagings, `tree.rs` what becomes of
-//! layers of files, `hosts.rs` who is asked, `gc.rs` what is removed again, `store.rs` the layout on disk, `compile.rs`, `cache.rs` and `seal.rs` compile, `registry.rs` and `auth.rs` the conversation with a registry.
+//! layers of files, `hosts.rs` who is asked and `silence.rs` for how long, `gc.rs` what is removed again, `store.rs` the layout on disk, `compile.rs`, `cache.rs` and `seal.rs` compile, `registry.rs` and `auth.rs` the conversation with a registry.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 mod access;
+mod added;
 mod artifact;
 mod auth;
 mod cache;

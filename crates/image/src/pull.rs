@@ -60,15 +60,11 @@ impl Inner {
         let hosts = hosts.map_err(|error| failed(error.into(), Vec::new()))?;
         let mut earlier = Vec::new();
         for host in hosts.iter().filter(|host| host.resolves || reference.digest().is_some()) {
-            if host.is_own {
-                return self.pull_as_each(host, wanted, keyring, earlier).await;
-            }
-            match Box::pin(self.pull_as(host, wanted, None)).await {
+            match self.pull_as_each(host, wanted, keyring).await {
                 Ok(image) => return Ok(image),
-                Err(problem) => {
-                    tracing::debug!(mirror = host.base, %problem, "mirror not used");
-                    let mirror = host.base.clone();
-                    earlier.push(Problem::Mirror { mirror, problem: Box::new(problem) });
+                Err(problems) => {
+                    tracing::debug!(server = host.base, ?problems, "server not used");
+                    earlier.extend(problems);
                 }
             }
         }
@@ -76,42 +72,61 @@ impl Inner {
         Err(failed(last, earlier))
     }
 
-    /// Tries every credential that the pod has for the repository; without any, once as nobody.
+    /// Tries every credential that the pod has for the repository where that is the server's; without any, once as nobody.
     async fn pull_as_each(
         &self,
         host: &Host,
         wanted: &Wanted<'_>,
         keyring: &Keyring,
-        mut earlier: Vec<Problem>,
-    ) -> Result<Image, PullError> {
-        let Wanted { reference, .. } = wanted;
-        let mut accounts: Vec<_> = keyring.credentials(reference).into_iter().map(Some).collect();
-        if accounts.is_empty() {
-            accounts.push(None);
-        }
-        for account in accounts {
-            match Box::pin(self.pull_as(host, wanted, account)).await {
+    ) -> Result<Image, Vec<Problem>> {
+        let credentials = match host.is_own {
+            true => keyring.credentials(wanted.reference),
+            false => Vec::new(),
+        };
+        let nobody = credentials.is_empty().then_some(None);
+        let mut problems = Vec::new();
+        for account in credentials.into_iter().map(Some).chain(nobody) {
+            let problem = match Box::pin(self.pull_as(host, wanted, account)).await {
                 Ok(image) => return Ok(image),
-                Err(problem) if problem.is_answer_to_the_credential() => earlier.push(problem),
-                Err(problem) => return Err(PullError::new(reference, problem, earlier)),
+                Err(problem) => problem,
+            };
+            let is_last = !problem.is_answer_to_the_credential();
+            problems.push(host.tell(problem));
+            if is_last {
+                break;
             }
         }
-        let last = earlier.pop().expect("there is at least one account, and each was refused");
-        Err(PullError::new(reference, last, earlier))
+        Err(problems)
     }
 
+    /// Over TLS, and without it where there is none and need not be.
     async fn pull_as(
         &self,
         host: &Host,
         wanted: &Wanted<'_>,
         credential: Option<&Credential>,
     ) -> Result<Image, Problem> {
-        let client = self.clients.client(&host.trust, &self.config.patience)?;
+        let pulled = self.pull_at(host, wanted, credential).await;
+        match (pulled, host.plain()) {
+            (Err(problem), Some(plain)) if host.is_not_secure(&problem) => {
+                self.pull_at(&plain, wanted, credential).await
+            }
+            (pulled, _) => pulled,
+        }
+    }
+
+    async fn pull_at(
+        &self,
+        host: &Host,
+        wanted: &Wanted<'_>,
+        credential: Option<&Credential>,
+    ) -> Result<Image, Problem> {
         let Wanted { reference, purpose, silence } = wanted;
+        let (client, added) = host.way(&self.clients, &self.config.patience)?;
         let silence = Arc::clone(silence);
         let repository =
             Repository::new(client, &self.config, host, reference, credential, silence);
-        self.pull_from(&repository, reference, *purpose).await
+        self.pull_from(&repository.adding(added), reference, *purpose).await
     }
 
     /// Pulls from this repository, which is the reference's.

@@ -7,13 +7,14 @@ use std::sync::{Mutex, PoisonError};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 
+use crate::added::Added;
 use crate::artifact::{Artifact, MANIFEST};
 use crate::auth::{Account, authorized};
 use crate::clients::Clients;
 use crate::credential::Credential;
 use crate::digest::Digest;
 use crate::error::Problem;
-use crate::hosts::{self, Trust};
+use crate::hosts::{self, Host};
 use crate::keyring::Keyring;
 use crate::reference::Reference;
 use crate::transport::{self, Security};
@@ -66,6 +67,8 @@ struct Body<'b> {
 /// One repository that is pushed to, as one account.
 struct Target<'c> {
     http: Client,
+    /// What the registry's file adds to each request to it.
+    added: Option<Added>,
     patience: &'c Patience,
     account: Account,
     /// `scheme://host/v2/repository`.
@@ -96,17 +99,33 @@ pub async fn push(
     }
     let mut last = Problem::Nobody;
     for account in accounts {
-        let pushed = match Target::new(config, reference, account) {
-            Ok(target) => Box::pin(target.push(reference, &wasm, &artifact)).await,
-            Err(problem) => Err(problem),
-        };
-        match pushed {
+        match push_as(config, reference, account, (&wasm, &artifact)).await {
             Ok(()) => return Ok(Digest::of(&artifact.manifest).to_string()),
             Err(problem) if problem.is_answer_to_the_credential() => last = problem,
             Err(problem) => return Err(refused(reference, &problem)),
         }
     }
     Err(refused(reference, &last))
+}
+
+/// To the registry's own server; without TLS where there is none and need not be.
+async fn push_as(
+    config: &Config,
+    reference: &Reference,
+    account: Option<&Credential>,
+    (wasm, artifact): (&[u8], &Artifact),
+) -> Result<(), Problem> {
+    let is_plain = config.plain_http.iter().any(|host| host == reference.registry());
+    let mut hosts = hosts::hosts(config.hosts.as_deref(), reference, is_plain)?.into_iter();
+    let host = hosts.rfind(|host| host.is_own).ok_or(Problem::Nobody)?;
+    let push = async |host: &Host| {
+        let target = Target::new(config, host, reference, account)?;
+        Box::pin(target.push(reference, wasm, artifact)).await
+    };
+    match (push(&host).await, host.plain()) {
+        (Err(problem), Some(plain)) if host.is_not_secure(&problem) => push(&plain).await,
+        (pushed, _) => pushed,
+    }
 }
 
 async fn read(path: &Path) -> Result<(Vec<u8>, Kind), PushError> {
@@ -121,7 +140,7 @@ async fn read(path: &Path) -> Result<(Vec<u8>, Kind), PushError> {
 fn refused(reference: &Reference, problem: &Problem) -> PushError {
     let remedy = if problem.is_answer_to_the_credential() {
         "log in to the registry, for example with docker login, as somebody who may push there"
-    } else if matches!(problem.itself(), Problem::Tls { .. }) {
+    } else if matches!(problem.itself(), Problem::Tls { .. } | Problem::NoTls { .. }) {
         "install the registry's CA on this machine; if it speaks plain HTTP, use --plain-http"
     } else {
         problem.remedy()
@@ -132,16 +151,15 @@ fn refused(reference: &Reference, problem: &Problem) -> PushError {
 impl<'c> Target<'c> {
     fn new(
         config: &'c Config,
+        host: &Host,
         reference: &Reference,
         credential: Option<&Credential>,
     ) -> Result<Self, Problem> {
-        let is_plain = config.plain_http.iter().any(|host| host == reference.registry());
-        let mut hosts = hosts::hosts(config.hosts.as_deref(), reference, is_plain)?.into_iter();
-        let host = hosts.find(|host| host.is_own).ok_or(Problem::Nobody)?;
-        let Trust { is_plain, .. } = host.trust;
-        let security = if is_plain { Security::Plain } else { Security::Tls };
+        let security = if host.trust.is_plain { Security::Plain } else { Security::Tls };
+        let (http, added) = host.way(&Clients::default(), &config.patience)?;
         Ok(Self {
-            http: Clients::default().client(&host.trust, &config.patience)?,
+            http,
+            added,
             patience: &config.patience,
             account: Account::new(reference, credential, security),
             url: format!("{}/{}", host.base, reference.repository()),
@@ -226,8 +244,12 @@ impl<'c> Target<'c> {
         body: Option<&Body<'_>>,
     ) -> Result<Response, Problem> {
         let known = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let own = known.filter(|_| self.is_own(&url));
-        let mut request = authorized(self.http.request(method, url), own.as_ref());
+        let is_own = self.is_own(&url);
+        let own = known.filter(|_| is_own);
+        let mut request = match self.added.as_ref().filter(|_| is_own) {
+            Some(added) => added.request(method, url, own),
+            None => authorized(self.http.request(method, url), own.as_ref()),
+        };
         if let Some(Body { kind, content }) = body {
             request = request.header(CONTENT_TYPE, *kind).body(content.to_vec());
             // How long an upload takes nobody knows; one that stands still the kernel ends.

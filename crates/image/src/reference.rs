@@ -56,7 +56,10 @@ impl Reference {
 
     /// The host that answers for the registry: Docker Hub's is another than its name.
     pub(crate) fn host(&self) -> &str {
-        self.oci.resolve_registry()
+        match self.registry() {
+            "docker.io" => "registry-1.docker.io",
+            registry => registry,
+        }
     }
 
     pub(crate) fn digest(&self) -> Option<&Digest> {

@@ -6,9 +6,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, CONTENT_RANGE, HeaderValue, RANGE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_RANGE, HeaderValue, RANGE};
 use reqwest::{Response, StatusCode, Url};
 
+use crate::added::Added;
 use crate::auth::{Account, authorized};
 use crate::credential::Credential;
 use crate::digest::Digest;
@@ -32,6 +33,8 @@ pub(crate) struct Repository<'c> {
     query: String,
     /// What the last challenge was answered with.
     authorization: Mutex<Option<HeaderValue>>,
+    /// What the server's file adds to each request to it.
+    added: Option<Added>,
     /// Where the content is a folder of this machine: nobody else is asked.
     layout: Option<Layout>,
     /// Ended by each byte of the image that comes.
@@ -66,6 +69,7 @@ impl<'c> Repository<'c> {
             url: format!("{}/{}", host.base, reference.repository()),
             query: if is_other { format!("?ns={}", reference.registry()) } else { String::new() },
             authorization: Mutex::default(),
+            added: None,
             layout: None,
             silence,
             retry: Retry { tries, ..config.retry.clone() },
@@ -80,9 +84,13 @@ impl<'c> Repository<'c> {
         layout: Layout,
     ) -> Self {
         let trust = Trust { is_plain: true, ..Trust::default() };
-        let host = Host { base: String::new(), resolves: true, trust, is_own: true };
+        let host = Host { base: String::new(), trust, ..Host::own(reference, true) };
         let silence = Arc::new(Silence::new(config.patience.silence));
         Self { layout: Some(layout), ..Self::new(http, config, &host, reference, None, silence) }
+    }
+
+    pub(crate) fn adding(self, added: Option<Added>) -> Self {
+        Self { added, ..self }
     }
 
     /// Whether the content is a folder of this machine.
@@ -194,6 +202,13 @@ impl<'c> Repository<'c> {
     }
 
     async fn send(&self, url: &str, (name, value): &Header) -> Result<Response, Problem> {
+        if let Some(added) = &self.added {
+            let address = Url::parse(url);
+            let address = address.map_err(|error| Problem::Broken { cause: error.to_string() })?;
+            let authorization = self.authorization().map(|value| (AUTHORIZATION, value));
+            let asked = authorization.into_iter().chain([(name.clone(), value.clone())]).collect();
+            return added.get(address, asked, self.patience).await;
+        }
         let request = self.http.get(url).header(name, value);
         let request = authorized(request, self.authorization().as_ref());
         transport::send(request, "an answer", self.patience).await

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{RequestBuilder, Response, StatusCode, Url, redirect};
+use rustls::InvalidMessage;
 use tokio::time::timeout;
 
 use crate::Patience;
@@ -27,10 +28,10 @@ pub(crate) enum Security {
 }
 
 /// What all clients have in common.
-pub(crate) fn client(patience: &Patience) -> reqwest::ClientBuilder {
+pub(crate) fn client(dial: Duration) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .user_agent(crate::USER_AGENT)
-        .connect_timeout(patience.connect)
+        .connect_timeout(dial)
         .redirect(redirect::Policy::custom(follow))
 }
 
@@ -43,7 +44,7 @@ fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
 }
 
 /// Against following to `next`: a few redirects are followed and none that leaves TLS.
-fn objection(previous: &[Url], next: &Url) -> Option<&'static str> {
+pub(crate) fn objection(previous: &[Url], next: &Url) -> Option<&'static str> {
     let was_secure = previous.last().is_some_and(|url| url.scheme() == "https");
     if was_secure && next.scheme() != "https" {
         return Some("it leads from https to plain HTTP");
@@ -104,8 +105,12 @@ pub(crate) fn problem(error: &reqwest::Error) -> Problem {
     if error.is_redirect() {
         return Problem::Redirect { cause };
     }
-    if chain().any(is_tls) {
-        return Problem::Tls { cause };
+    match chain().find_map(tls) {
+        Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+            return Problem::NoTls { cause };
+        }
+        Some(_) => return Problem::Tls { cause },
+        None => {}
     }
     match (error.is_connect(), chain().any(|error| error.to_string() == "dns error")) {
         (true, true) => Problem::Name { cause },
@@ -121,9 +126,9 @@ pub(crate) fn cause(error: &reqwest::Error) -> String {
 }
 
 /// An `io::Error` leaves out of the chain what it wraps: it is unwrapped here.
-fn is_tls(error: &(dyn Error + 'static)) -> bool {
+fn tls<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
     let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    error.is::<rustls::Error>() || inner.is_some_and(|inner| is_tls(inner))
+    error.downcast_ref().or_else(|| inner.and_then(|inner| tls(inner)))
 }
 
 /// What an answer that is no success means.

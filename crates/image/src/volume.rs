@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::Inner;
 use crate::classify::{IMAGE_CONFIGS, Packaging, Plan, is_tar, refuse};
+use crate::clients::Way;
 use crate::digest::Digest;
 use crate::error::Problem;
 use crate::fetch::Verified;
@@ -84,7 +85,7 @@ impl Inner {
         digest: &Digest,
         purpose: Purpose,
     ) -> Result<(), Problem> {
-        let http = self.clients.client(&crate::hosts::Trust::default(), &self.config.patience)?;
+        let http = self.clients.client(&Way::default(), &self.config.patience)?;
         let layout = Layout { folder: self.store.root().to_owned(), limit: 0 };
         let store = Repository::folder(http, &self.config, reference, layout);
         let top = self.manifest(&store, &digest.to_string(), Some(digest)).await?;

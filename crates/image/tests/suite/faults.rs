@@ -5,6 +5,7 @@ use std::time::Duration;
 use nodule_image::Pace;
 use serde_json::json;
 
+use crate::mirrors::{self, NAME, hosts};
 use crate::node::{Node, module, program, told};
 use crate::registry::{Fault, MANIFEST, Registry, descriptor, sha};
 
@@ -287,10 +288,13 @@ async fn a_registry_that_does_not_run_is_unavailable() {
 async fn plain_http_is_spoken_only_where_it_is_configured() {
     let registry = Registry::start().await;
     registry.artifact("app", "1", &module(""));
-    let node = Node::with(&registry, |config| config.plain_http.clear()).await;
-    let (text, reason) = told(&registry, node.pull(&format!("{}/app:1", registry.host)).await);
+    // At an address that says so: one of this machine would be asked without TLS, too.
+    let folder = hosts(NAME, &format!("server = \"https://{}\"\n", registry.host));
+    let error = mirrors::node(&registry, folder.path()).await.pull(&format!("{NAME}/app:1")).await;
+    let error = error.unwrap_err();
+    let text = error.to_string();
     assert!(text.contains("no trusted TLS connection") && text.contains("plain-HTTP"), "{text}");
-    assert_eq!(reason, "ErrImagePull");
+    assert_eq!(error.reason(), "ErrImagePull");
     assert!(registry.seen("/v2/").is_empty());
 }
 

@@ -42,6 +42,8 @@ mod silences;
 #[cfg(test)]
 mod stores;
 #[cfg(test)]
+mod tls;
+#[cfg(test)]
 mod tokens;
 #[cfg(test)]
 mod trees;

@@ -1,30 +1,28 @@
-//! Who is asked for an image, by `hosts.toml`, and whom TLS trusts.
+//! Who is asked for an image, by `hosts.toml`.
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use nodule_image::PullError;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::pki_types::PrivateKeyDer;
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
+use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use crate::node::{Node, command, keyring};
-use crate::registry::{Fault, Registry};
+use crate::registry::{Door, Fault, Registry, sha};
 
-const NAME: &str = "registry.example";
+pub(crate) const NAME: &str = "registry.example";
 
 /// A folder of `hosts.toml` files with one for the registry `name`.
-fn hosts(name: &str, file: &str) -> TempDir {
+pub(crate) fn hosts(name: &str, file: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join(name)).unwrap();
     fs::write(folder.path().join(name).join("hosts.toml"), file).unwrap();
     folder
 }
 
-async fn node(registry: &Registry, folder: &Path) -> Node {
+pub(crate) async fn node(registry: &Registry, folder: &Path) -> Node {
     Node::with(registry, |config| config.hosts = Some(folder.to_owned())).await
 }
 
@@ -61,7 +59,7 @@ async fn where_a_mirror_fails_the_next_server_goes_on_with_what_it_sent() {
     for registry in [&mirror, &upstream] {
         registry.artifact("app", "1", &wasm);
     }
-    let blob = format!("app/blobs/{}", crate::registry::sha(&wasm));
+    let blob = format!("app/blobs/{}", sha(&wasm));
     mirror.fail(&blob, [Fault::Cut(20)]);
 
     node.pull(&format!("{NAME}/app:1")).await.unwrap();
@@ -103,85 +101,133 @@ async fn a_failure_names_the_mirrors_too_and_a_bad_file_itself() {
     let told = pull().await;
     assert!(told.contains("no such image"), "{told}");
     assert!(told.contains("mirror http://127.0.0.1:1/mirror/v2: cannot connect"), "{told}");
+    // Files are read at each pull.
     fs::write(folder.path().join(NAME).join("hosts.toml"), "sever = 1").unwrap();
     let told = pull().await;
     assert!(told.contains("unknown field `sever`") && told.contains("hosts.toml"), "{told}");
 }
 
-fn text(result: Result<(), PullError>) -> String {
+pub(crate) fn text(result: Result<(), PullError>) -> String {
     result.unwrap_err().to_string()
 }
 
-/// Takes TLS off connections and hands them on.
-struct Front {
-    host: String,
-    authority: String,
-    _server: JoinSet<()>,
-}
+#[tokio::test]
+async fn a_server_that_is_the_registrys_own_gets_its_password_and_is_asked_in_no_name() {
+    let registry = Registry::start().await;
+    registry.artifact("app", "1", &command(""));
+    registry.lock_with(Door::Basic("user", "password"));
+    let spelt = registry.host.replace(':', "_") + "_";
+    let file = format!("server = \"http://127.0.0.1:1\"\n[host.\"http://{}\"]\n", registry.host);
+    let folder = hosts(&spelt, &file);
+    let keys = keyring(&[(&registry.host, "user", "password")]);
 
-impl Front {
-    async fn of(registry: &Registry) -> Self {
-        let mut authority = CertificateParams::default();
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority =
-            CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let own = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
-        let own = own.signed_by(&key, &authority).unwrap();
-        let config = rustls::ServerConfig::builder_with_provider(
-            rustls::crypto::ring::default_provider().into(),
-        )
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![own.der().clone()],
-            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-        )
-        .unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let host = listener.local_addr().unwrap().to_string();
-        let (acceptor, behind) =
-            (TlsAcceptor::from(std::sync::Arc::new(config)), registry.host.clone());
-        let mut server = JoinSet::new();
-        server.spawn(async move {
-            let mut connections = JoinSet::new();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                connections.spawn(hand_on(acceptor.clone(), stream, behind.clone()));
-            }
-        });
-        Self { host, authority: authority.pem(), _server: server }
-    }
-}
+    let node = node(&registry, folder.path()).await;
+    node.pull_with(&format!("{}/app:1", registry.host), &keys).await.unwrap();
 
-async fn hand_on(acceptor: TlsAcceptor, stream: TcpStream, to: String) {
-    let Ok(mut stream) = acceptor.accept(stream).await else { return };
-    let mut behind = TcpStream::connect(to).await.unwrap();
-    let _ = tokio::io::copy_bidirectional(&mut stream, &mut behind).await;
+    assert!(registry.seen("").iter().all(|seen| !seen.path.contains("ns=")));
 }
 
 #[tokio::test]
-async fn tls_trusts_whom_the_registrys_files_name() {
+async fn a_registry_whose_file_lets_it_resolve_nothing_is_asked_for_digests_alone() {
+    let upstream = Registry::start().await;
+    let digest = upstream.artifact("app", "1", &command(""));
+    let file = format!("server = \"http://{}\"\ncapabilities = [\"pull\"]\n", upstream.host);
+    let folder = hosts(NAME, &file);
+    let node = node(&upstream, folder.path()).await;
+
+    let told = text(node.pull(&format!("{NAME}/app:1")).await.map(drop));
+
+    assert!(told.contains("no server may be asked") && told.contains("hosts.toml"), "{told}");
+    node.pull(&format!("{NAME}/app@{digest}")).await.unwrap();
+}
+
+#[tokio::test]
+async fn headers_go_to_their_server_alone() {
+    let (mirror, upstream) = (Registry::start().await, Registry::start().await);
+    let (store, wasm) = (Registry::start().await, command(""));
+    mirror.artifact("app", "1", &wasm);
+    mirror.lock_with(Door::Basic("key", "pass"));
+    store.put("elsewhere", "application/wasm", &wasm);
+    let blob = format!("app/blobs/{}", sha(&wasm));
+    let location = format!("location: http://{}/v2/elsewhere\r\n", store.host);
+    mirror.fail(&blob, [Fault::Cut(20), Fault::Status(307, location, String::new())]);
+    let header = "authorization = \"Basic a2V5OnBhc3M=\"\nx-tenant = [\"a\"]\n";
+    let file = format!(
+        "server = \"http://{}\"\n[host.\"http://{}\".header]\n{header}",
+        upstream.host, mirror.host
+    );
+    let folder = hosts(NAME, &file);
+    // A mirror is asked once: what it sent of the blob the first pull leaves.
+    let node = node(&mirror, folder.path()).await;
+    node.pull(&format!("{NAME}/app:1")).await.unwrap_err();
+
+    node.pull(&format!("{NAME}/app:1")).await.unwrap();
+
+    for seen in mirror.seen("") {
+        assert_eq!(seen.headers["x-tenant"], "a");
+        assert_eq!(seen.headers["authorization"], "Basic a2V5OnBhc3M=");
+    }
+    assert!(!upstream.seen("").is_empty());
+    let elsewhere = store.seen("elsewhere");
+    assert_eq!(elsewhere[0].headers["range"], "bytes=20-");
+    for seen in upstream.seen("").iter().chain(&elsewhere) {
+        let leaked = ["x-tenant", "authorization"].map(|name| seen.headers.contains_key(name));
+        assert_eq!(leaked, [false; 2], "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_pull_secret_is_sent_instead_of_the_files_own() {
     let registry = Registry::start().await;
     registry.artifact("app", "1", &command(""));
-    let front = Front::of(&registry).await;
-    let spelt = front.host.replace(':', "_") + "_";
-    let name = format!("{}/app:1", front.host);
+    registry.lock_with(Door::Basic("user", "password"));
+    let header = "[header]\nauthorization = \"Basic a2V5OnBhc3M=\"\n";
+    let folder = hosts(NAME, &format!("server = \"http://{}\"\n{header}", registry.host));
+    let keys = keyring(&[(NAME, "user", "password")]);
 
-    let nobody = tempfile::tempdir().unwrap();
-    let told = text(node(&registry, nobody.path()).await.pull(&name).await.map(|_| ()));
-    assert!(told.contains("no trusted TLS connection"), "{told}");
-    for file in ["ca = \"ca.pem\"\n", "skip_verify = true\n"] {
-        let folder = hosts(&spelt, file);
-        fs::write(folder.path().join(&spelt).join("ca.pem"), &front.authority).unwrap();
-        node(&registry, folder.path()).await.pull(&name).await.unwrap();
-    }
-    let folder = hosts(&spelt, "");
-    fs::remove_file(folder.path().join(&spelt).join("hosts.toml")).unwrap();
-    fs::write(folder.path().join(&spelt).join("docker.crt"), &front.authority).unwrap();
-    node(&registry, folder.path()).await.pull(&name).await.unwrap();
-    fs::write(folder.path().join(&spelt).join("docker.crt"), "no PEM").unwrap();
-    let told = text(node(&registry, folder.path()).await.pull(&name).await.map(|_| ()));
-    assert!(told.contains("TLS"), "{told}");
+    node(&registry, folder.path()).await.pull_with(&format!("{NAME}/app:1"), &keys).await.unwrap();
+
+    let sent = registry.seen("/manifests/");
+    assert_eq!(sent[0].headers["authorization"], "Basic a2V5OnBhc3M=");
+    assert_eq!(sent.len(), 2);
+}
+
+#[tokio::test]
+async fn a_redirect_without_end_is_left_with_headers_too() {
+    let registry = Registry::start().await;
+    registry.artifact("app", "1", &command(""));
+    let location = format!("location: http://{}/v2/app/manifests/1\r\n", registry.host);
+    let round = Fault::Status(302, location, String::new());
+    registry.fail("app/manifests/1", std::iter::repeat_n(round, 20));
+    let folder =
+        hosts(NAME, &format!("server = \"http://{}\"\n[header]\nx-a = \"b\"\n", registry.host));
+
+    let node = node(&registry, folder.path()).await;
+    let told = text(node.pull(&format!("{NAME}/app:1")).await.map(drop));
+
+    assert!(told.contains("refused to follow a redirect: there are too many"), "{told}");
+    assert!(registry.seen("").len() < 20);
+}
+
+#[tokio::test]
+async fn a_server_is_waited_for_as_long_as_its_file_says() {
+    // Its connections come about, and no TLS on them.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = Registry::start().await;
+    upstream.artifact("app", "1", &command(""));
+    let file = format!(
+        "server = \"http://{}\"\n[host.\"https://{}\"]\ndial_timeout = \"100ms\"\n",
+        upstream.host,
+        silent.local_addr().unwrap()
+    );
+    let folder = hosts(NAME, &file);
+    let hour = Duration::from_secs(3600);
+    let node = Node::with(&upstream, |config| {
+        config.hosts = Some(folder.path().to_owned());
+        (config.patience.connect, config.patience.answer) = (hour, hour);
+    });
+
+    let node = node.await;
+    let name = format!("{NAME}/app:1");
+    timeout(Duration::from_secs(60), node.pull(&name)).await.expect("not for an hour").unwrap();
 }
