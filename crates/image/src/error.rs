@@ -140,10 +140,16 @@ impl Problem {
         matches!(self, Self::NoTls { .. })
     }
 
-    /// Whether another credential may get another answer: registries also say 404 to
-    /// those who may not know.
+    /// Whether another credential may get another answer: registries also say 404 to those who may not know, 400 to what
+    /// is no password of theirs, and 429 to an account that asked too often.
     pub(crate) fn is_answer_to_the_credential(&self) -> bool {
-        matches!(self.itself(), Self::Unknown { .. } | Self::Denied { .. })
+        matches!(
+            self.itself(),
+            Self::Unknown { .. }
+                | Self::Denied { .. }
+                | Self::Busy { .. }
+                | Self::Unexpected { .. }
+        )
     }
 
     /// Whether the same request may succeed later: nothing is wrong with what was asked.

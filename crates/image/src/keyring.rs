@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine, alphabet};
 use serde::Deserialize;
 
 use crate::credential::{Credential, Origin, Secret, ServiceAccount};
@@ -47,7 +47,7 @@ impl Ring {
 impl Keyring {
     /// Adds the credentials of a secret, given its `type` and `data`.
     ///
-    /// Secrets of other types, or without the key of their type, hold no credentials:
+    /// Secrets of other types, or with nothing under the key of their type, hold no credentials:
     /// they are passed over, as by the kubelet.
     ///
     /// # Errors
@@ -73,21 +73,20 @@ impl Keyring {
     ) -> Result<(), SecretError> {
         let (key, read): (_, Read) = match kind {
             "kubernetes.io/dockerconfigjson" => (".dockerconfigjson", read_config),
-            "kubernetes.io/dockercfg" => (".dockercfg", |content| serde_json::from_slice(content)),
+            "kubernetes.io/dockercfg" => (".dockercfg", read_entries),
             _ => return Ok(()),
         };
-        let Some((_, content)) = data.into_iter().find(|(name, _)| *name == key) else {
+        let content = data.into_iter().find(|(name, _)| *name == key).map(|(_, content)| content);
+        let Some(content) = content.filter(|content| !content.is_empty()) else {
             return Ok(());
         };
-        let entries = read(content).map_err(|source| SecretError::Json { key, source })?;
-        for (registry, entry) in entries {
-            let credential = entry
-                .credential()
-                .ok_or_else(|| SecretError::Auth { key, registry: registry.clone() })?;
-            let origin = secret.cloned().map_or(Origin::Unnamed, Origin::Secret);
-            self.secrets.add(&registry, credential.of(origin));
-        }
-        Ok(())
+        let origin = secret.cloned().map_or(Origin::Unnamed, Origin::Secret);
+        add(&mut self.secrets, &origin, key, || read(content))
+    }
+
+    /// Adds the node's own credentials, a docker configuration.
+    pub(crate) fn add_node(&mut self, content: &[u8]) -> Result<(), SecretError> {
+        add(&mut self.provided, &Origin::Node, "auths", || read_config(content))
     }
 
     /// Says whose pod this is: what was pulled for the same account is the pod's too.
@@ -115,37 +114,74 @@ impl Keyring {
     }
 }
 
-type Entries = BTreeMap<String, Entry>;
+/// JSON's `null` is as good as nothing, here and below: it is so for the kubelet.
+type Entries = BTreeMap<String, Option<Entry>>;
+
+/// All of a file's entries, or none.
+fn add(
+    ring: &mut Ring,
+    origin: &Origin,
+    key: &'static str,
+    read: impl FnOnce() -> Result<Entries, serde_json::Error>,
+) -> Result<(), SecretError> {
+    let entries = read().map_err(|source| SecretError::Json { key, source })?;
+    let credential = |(registry, entry): (String, Option<Entry>)| {
+        let credential = entry.unwrap_or_default().credential();
+        match credential {
+            Some(credential) => Ok((registry, credential.of(origin.clone()))),
+            None => Err(SecretError::Auth { key, registry }),
+        }
+    };
+    let all: Vec<_> = entries.into_iter().map(credential).collect::<Result<_, _>>()?;
+    for (registry, credential) in all {
+        ring.add(&registry, credential);
+    }
+    Ok(())
+}
+
 type Read = fn(&[u8]) -> Result<Entries, serde_json::Error>;
 
 #[derive(Deserialize)]
 struct DockerConfig {
-    #[serde(default)]
-    auths: Entries,
+    auths: Option<Entries>,
 }
 
 fn read_config(content: &[u8]) -> Result<Entries, serde_json::Error> {
-    serde_json::from_slice::<DockerConfig>(content).map(|config| config.auths)
+    let config: Option<DockerConfig> = serde_json::from_slice(content)?;
+    Ok(config.and_then(|config| config.auths).unwrap_or_default())
 }
 
-#[derive(Deserialize)]
-struct Entry {
-    #[serde(default)]
-    username: String,
-    #[serde(default)]
-    password: String,
-    /// base64 of `username:password`, padded or not; wins over the two fields.
-    #[serde(default)]
-    auth: String,
+fn read_entries(content: &[u8]) -> Result<Entries, serde_json::Error> {
+    serde_json::from_slice::<Option<Entries>>(content).map(Option::unwrap_or_default)
 }
+
+/// Nothing else counts: no `identitytoken`, which the kubelet does not read either.
+#[derive(Default, Deserialize)]
+struct Entry {
+    username: Option<String>,
+    password: Option<String>,
+    /// base64 of `username:password`, padded or not; wins over the two fields.
+    auth: Option<String>,
+}
+
+/// As Go's decoder takes it.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
 
 impl Entry {
     fn credential(self) -> Option<Credential> {
-        if self.auth.is_empty() {
-            return Some(Credential::new(&self.username, &self.password));
-        }
-        let auth = self.auth.trim();
-        let bytes = STANDARD.decode(auth).or_else(|_| STANDARD_NO_PAD.decode(auth)).ok()?;
+        let Some(mut auth) = self.auth.filter(|auth| !auth.is_empty()) else {
+            let [username, password] =
+                [self.username, self.password].map(Option::unwrap_or_default);
+            return Some(Credential::new(&username, &password));
+        };
+        // The program base64 breaks lines.
+        auth.retain(|c| !c.is_ascii_whitespace());
+        let bytes = BASE64.decode(auth).ok()?;
         let text = String::from_utf8(bytes).ok()?;
         let (username, password) = text.split_once(':')?;
         Some(Credential::new(username, password))
@@ -191,7 +227,7 @@ fn split_port(host: &str) -> (&str, &str) {
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// Not the JSON that the secret's type promises.
-    #[error("key {key} of the pull secret does not hold a Docker configuration")]
+    #[error("key {key} does not hold a Docker configuration")]
     Json {
         /// The key in the secret's data.
         key: &'static str,
@@ -200,9 +236,7 @@ pub enum SecretError {
         source: serde_json::Error,
     },
     /// An `auth` that is not base64 of `username:password`.
-    #[error(
-        "key {key} of the pull secret: auth of {registry:?} is not base64 of username:password"
-    )]
+    #[error("key {key}: auth of {registry:?} is not base64 of username:password")]
     Auth {
         /// The key in the secret's data.
         key: &'static str,
@@ -269,7 +303,7 @@ mod tests {
 
     #[test]
     fn auth_wins_padded_or_not_and_a_password_may_hold_colons() {
-        for auth in ["YTpiOmM=", "YTpiOmM"] {
+        for auth in ["YTpiOmM=", "YTpiOmM", " YTpi\nOmM=\r\n", "YTpiOmN="] {
             let keyring = keyring(&json!({ "r.io": { "auth": auth, "username": "x" } }));
             let image = Reference::parse("r.io/a").unwrap();
             let found = keyring.credentials(&image);
@@ -287,6 +321,50 @@ mod tests {
             let error = keyring.add_secret("kubernetes.io/dockerconfigjson", data).unwrap_err();
             assert!(!format!("{error:?}").contains("secret\""), "{error:?}");
         }
+    }
+
+    #[test]
+    fn what_says_nothing_opens_nothing_and_is_no_error() {
+        for (kind, content) in [
+            ("dockerconfigjson", ""),
+            ("dockerconfigjson", "null"),
+            ("dockerconfigjson", "{}"),
+            (
+                "dockerconfigjson",
+                r#"{"auths":null,"credsStore":"desktop","credHelpers":{"r.io":"x"}}"#,
+            ),
+            ("dockerconfigjson", r#"{"r.io":{"username":"u","password":"p"}}"#),
+            ("dockercfg", ""),
+            ("dockercfg", "null"),
+            ("dockercfg", "{}"),
+        ] {
+            let mut keyring = Keyring::default();
+            let data = [(&*format!(".{kind}"), content.as_bytes())];
+            keyring.add_secret(&format!("kubernetes.io/{kind}"), data).unwrap();
+            assert!(!keyring.opens(&Reference::parse("r.io/a").unwrap()), "{content}");
+        }
+    }
+
+    #[test]
+    fn an_entry_is_a_name_and_a_password_and_nothing_else() {
+        for entry in [
+            json!(null),
+            json!({}),
+            json!({ "username": null, "password": null, "auth": null }),
+            json!({ "identitytoken": "t", "registrytoken": "t", "email": "m" }),
+        ] {
+            let keyring = keyring(&json!({ "r.io": entry }));
+            let image = Reference::parse("r.io/a").unwrap();
+            let found = keyring.credentials(&image);
+            assert_eq!((found[0].username.as_str(), found[0].password.as_str()), ("", ""));
+        }
+    }
+
+    #[test]
+    fn secrets_come_before_what_the_node_knows_whatever_the_keys() {
+        let mut keyring = keyring(&json!({ "r.io": { "username": "secret", "password": "p" } }));
+        keyring.add_provided("r.io/team", Credential::new("node", "p"));
+        assert_eq!(users(&keyring, "r.io/team/a"), ["secret", "node"]);
     }
 
     #[test]

@@ -137,6 +137,8 @@ pub struct Config {
     pub collect: Collect,
     /// Which images that are here need a proof of access.
     pub verification: Verification,
+    /// The node's own credentials, in the form of docker's `config.json`. It need not be there, and is read at each pull.
+    pub credentials: Option<PathBuf>,
     /// Programs that know credentials, in the order in which they are asked.
     pub providers: Vec<Provider>,
     /// What tells their configuration from another one; none where there are none.
@@ -220,6 +222,7 @@ impl Config {
             rate: PullRate::default(),
             collect: Collect::default(),
             verification: Verification::default(),
+            credentials: None,
             providers: Vec::new(),
             providers_hash: None,
             limits: Limits::default(),

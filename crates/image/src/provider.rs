@@ -1,7 +1,8 @@
 //! Programs of the node that know credentials for images: the kubelet's credential providers
 //! (`kubelet.config.k8s.io/v1`, KEP-2133), also those that want a token of the pod's service account (KEP-4412).
 //!
-//! Read this file for who is asked, `answers.rs` for how long an answer holds, `exec.rs` for the conversation.
+//! Read this file for who is asked, `answers.rs` for how long an answer holds, `exec.rs` for the conversation; `file.rs` is
+//! what the node knows by itself.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -19,6 +20,7 @@ use crate::{Images, Inner};
 
 mod answers;
 mod exec;
+mod file;
 
 pub(crate) use answers::Answers;
 use answers::{Answer, Scope};
@@ -159,7 +161,7 @@ impl Images {
         providers.any(|provider| provider.token.is_some() && provider.is_for(&name))
     }
 
-    /// Asks the providers for this image, and adds what they give to the keyring. `token` gets a token of the pod's
+    /// Adds the node's own credentials to the keyring, and what the providers for this image give. `token` gets a token of the pod's
     /// service account for an audience, for those that want one.
     ///
     /// A provider that fails gives nothing: the pull goes on with what there is.
@@ -174,6 +176,9 @@ impl Images {
         F: Future<Output = Result<String, String>>,
     {
         let (image, mut failed) = (reference.name(), Vec::new());
+        if let Some(path) = &self.0.config.credentials {
+            failed.extend(file::add(path, keyring).err());
+        }
         for provider in self.0.config.providers.iter().filter(|provider| provider.is_for(&image)) {
             let Some(caller) = Caller::of(provider, pod) else {
                 tracing::debug!(provider = provider.name, image, "not for this service account");

@@ -138,7 +138,7 @@ async fn read(path: &Path) -> Result<(Vec<u8>, Kind), PushError> {
 }
 
 fn refused(reference: &Reference, problem: &Problem) -> PushError {
-    let remedy = if problem.is_answer_to_the_credential() {
+    let remedy = if matches!(problem.itself(), Problem::Unknown { .. } | Problem::Denied { .. }) {
         "log in to the registry, for example with docker login, as somebody who may push there"
     } else if matches!(problem.itself(), Problem::Tls { .. } | Problem::NoTls { .. }) {
         "install the registry's CA on this machine; if it speaks plain HTTP, use --plain-http"

@@ -20,18 +20,26 @@ pub(crate) async fn keyring(host: &Host, teller: &Teller<'_>) -> Result<Keyring,
     let Some(client) = host.client.clone() else { return Ok(Keyring::default()) };
     let api: Api<Secret> =
         Api::namespaced(client, pod.metadata.namespace.as_deref().unwrap_or_default());
-    let mut keyring = Keyring::default();
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
     let secrets = pod.spec.iter().flat_map(|spec| spec.image_pull_secrets.iter().flatten());
     for name in secrets.map(|secret| secret.name.as_str()).filter(|name| !name.is_empty()) {
         match api.get(name).await {
-            Ok(secret) => add(&mut keyring, name, secret, teller)?,
-            Err(error) => {
-                let message = format!(
-                    "Unable to retrieve some image pull secrets ({name}); attempting to pull the image may not succeed. ({error})"
-                );
-                teller.say(Kind::Warning, "FailedToRetrieveImagePullSecret", &message);
-            }
+            Ok(secret) => found.push((name, secret)),
+            Err(error) => missing.push((name, error.to_string())),
         }
+    }
+    if !missing.is_empty() {
+        let (names, causes): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
+        let message = format!(
+            "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed. ({})",
+            names.join(", "),
+            causes.join("; ")
+        );
+        teller.say(Kind::Warning, "FailedToRetrieveImagePullSecret", &message);
+    }
+    let mut keyring = Keyring::default();
+    for (name, secret) in found {
+        add(&mut keyring, name, secret, teller)?;
     }
     Ok(keyring)
 }

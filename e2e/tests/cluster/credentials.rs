@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::Result;
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::Api;
 use kube::api::PostParams;
@@ -74,6 +74,28 @@ async fn grant(test: &Test<'_>) -> Result<()> {
     Api::all(test.client.clone()).create(&PostParams::default(), &role).await?;
     Api::all(test.client.clone()).create(&PostParams::default(), &binding).await?;
     Ok(())
+}
+
+#[tokio::test]
+async fn the_nodes_own_file_opens_a_private_image_for_a_pod_without_secrets() -> Result<()> {
+    test::run(async |test| {
+        let registry = test.cluster.private_registry().host.clone();
+        let (username, password) = PRIVATE_REGISTRY;
+        let login = json!({ "username": username, "password": password });
+        let config = json!({ "auths": { registry.as_str(): login } }).to_string();
+        let mut spec = test.spec(&["lines", "0", "1000"]);
+        spec["containers"][0]["image"] = json!(format!("{registry}/examples/probe:p1"));
+        test.pod("it", spec).await?;
+        let is_denied = |pod: &Pod| {
+            let message = status::waiting(pod).and_then(|waiting| waiting.message.as_deref());
+            message.is_some_and(|message| message.contains("access denied to anonymous"))
+        };
+        test.pod_until("it", "to be refused", is_denied).await?;
+        // Read at the next pull.
+        fs::write(test.agent.file("root").join("config.json"), config)?;
+        test.pod_until("it", "to run", |pod| status::running(pod).is_some()).await.map(drop)
+    })
+    .await
 }
 
 #[tokio::test]

@@ -6,11 +6,11 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{Event, Pod, Secret};
 use nodule_e2e::layout::PRIVATE_REGISTRY;
 use nodule_e2e::push::{Image, Packaging, sha256};
-use nodule_e2e::status;
 use nodule_e2e::test::{self, Test};
+use nodule_e2e::{status, wait};
 use serde_json::json;
 
 use crate::guests::ALONE;
@@ -152,32 +152,69 @@ async fn what_is_no_runnable_wasm_is_refused() -> Result<()> {
     .await
 }
 
+/// A pull secret for the private registry, with this entry.
+async fn secret(test: &Test<'_>, name: &str, entry: serde_json::Value) -> Result<()> {
+    let host = test.cluster.private_registry().host.as_str();
+    let config = json!({ "auths": { host: entry } }).to_string();
+    let secret = json!({
+        "metadata": { "name": name },
+        "type": "kubernetes.io/dockerconfigjson",
+        "stringData": { ".dockerconfigjson": config },
+    });
+    test.create::<Secret>(secret).await.map(drop)
+}
+
+/// A pod of the private image, which shows its own password, also where the image is there already.
+async fn private(test: &Test<'_>, name: &str, secrets: &[&str]) -> Result<()> {
+    let host = test.cluster.private_registry().host.as_str();
+    let mut spec = test.spec(&["lines", "0", "1000"]);
+    spec["containers"][0]["image"] = json!(format!("{host}/examples/probe:p1"));
+    spec["containers"][0]["imagePullPolicy"] = json!("Always");
+    let secrets: Vec<_> = secrets.iter().map(|name| json!({ "name": name })).collect();
+    spec["imagePullSecrets"] = json!(secrets);
+    test.pod(name, spec).await.map(drop)
+}
+
 #[tokio::test]
 async fn a_private_image_needs_the_right_password() -> Result<()> {
     test::run(async |test| {
-        let registry = test.cluster.private_registry();
         let (user, right) = PRIVATE_REGISTRY;
         for (name, password) in [("right", right), ("wrong", "wrong-password")] {
             let login = STANDARD.encode(format!("{user}:{password}"));
-            let host = registry.host.as_str();
-            let config = json!({ "auths": { host: { "auth": login } } }).to_string();
-            let secret = json!({
-                "metadata": { "name": name },
-                "type": "kubernetes.io/dockerconfigjson",
-                "stringData": { ".dockerconfigjson": config },
-            });
-            test.create::<Secret>(secret).await?;
-            let mut spec = test.spec(&["lines", "0", "1000"]);
-            spec["containers"][0]["image"] = json!(format!("{host}/examples/probe:p1"));
-            // Each pod shows its own password, also where the image is there already.
-            spec["containers"][0]["imagePullPolicy"] = json!("Always");
-            spec["imagePullSecrets"] = json!([{ "name": name }]);
-            test.pod(name, spec).await?;
+            secret(test, name, json!({ "auth": login })).await?;
+            private(test, name, &[name]).await?;
         }
         test.pod_until("right", "to run", |pod| status::running(pod).is_some()).await?;
         let (reason, message) = why(test, "wrong").await?;
         assert!(["ErrImagePull", "ImagePullBackOff"].contains(&reason.as_str()), "{reason}");
         assert!(message.contains("imagePullSecrets"), "{message}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn all_pull_secrets_are_tried_and_those_that_are_missing_or_broken_are_told() -> Result<()> {
+    test::run(async |test| {
+        let (user, right) = PRIVATE_REGISTRY;
+        secret(test, "wrong", json!({ "username": user, "password": "wrong-password" })).await?;
+        secret(test, "right", json!({ "username": user, "password": right })).await?;
+        secret(test, "broken", json!({ "auth": "no colon" })).await?;
+        private(test, "several", &["gone", "wrong", "away", "right"]).await?;
+        private(test, "stuck", &["right", "broken"]).await?;
+
+        test.pod_until("several", "to run", |pod| status::running(pod).is_some()).await?;
+        let words = "Unable to retrieve some image pull secrets (gone, away); attempting to pull the image may not succeed.";
+        let told = |events: &[Event]| {
+            events.iter().any(|event| {
+                event.reason.as_deref() == Some("FailedToRetrieveImagePullSecret")
+                    && event.message.as_deref().is_some_and(|message| message.starts_with(words))
+            })
+        };
+        wait::until(test.api::<Event>(), wait::all(), "what is missing to be told", told).await?;
+        let (reason, message) = why(test, "stuck").await?;
+        assert!(["ErrImagePull", "ImagePullBackOff"].contains(&reason.as_str()), "{reason}");
+        assert!(message.contains("image pull secret \"broken\""), "{message}");
         Ok(())
     })
     .await

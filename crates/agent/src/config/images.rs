@@ -23,6 +23,7 @@ pub(super) fn images(arguments: &Arguments, file: &File, host: &Host) -> Result<
     images.plain_http.clone_from(&nodule.plain_http_registries);
     let hosts = nodule.registry_config_path.clone();
     images.hosts = hosts.or_else(|| Some(PathBuf::from(HOSTS)));
+    images.credentials = Some(arguments.root_dir.join("config.json"));
     images.compile = limits(&nodule.compile)?;
     let pods = users(&nodule.pod_users, host)?;
     ensure!(

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -38,6 +39,12 @@ impl ProviderError {
         Self::new(provider, Failure::Token { cause }, &[])
     }
 
+    /// Of the node's own file: what is wrong there is for the node's log alone.
+    pub(super) fn file(path: &Path) -> Self {
+        let provider = path.display().to_string();
+        Self { provider, failure: Failure::File, words: String::new() }
+    }
+
     fn new(provider: &Provider, failure: Failure, words: &[u8]) -> Self {
         let words = String::from_utf8_lossy(words).trim().chars().take(WORDS).collect();
         Self { provider: provider.name.clone(), failure, words }
@@ -52,6 +59,8 @@ impl ProviderError {
 /// What went wrong. It is shown in the pod's status: nothing in it comes from the program.
 #[derive(Debug, Clone, thiserror::Error)]
 enum Failure {
+    #[error("cannot be read; the log of this node says why")]
+    File,
     #[error("was not asked: no token of the pod's service account: {cause}")]
     Token { cause: String },
     #[error("cannot be started: {cause}")]

@@ -111,6 +111,33 @@ async fn when_every_credential_is_refused_all_answers_are_told() {
 }
 
 #[tokio::test]
+async fn another_credential_is_tried_whatever_the_answer_to_one() {
+    let busy = Fault::Status(429, String::new(), String::new());
+    for (status, times, to_token) in [(400, 1, false), (400, 1, true), (404, 1, false)] {
+        let fault = Fault::Status(status, String::new(), String::new());
+        another(vec![fault; times], to_token).await;
+    }
+    another(vec![busy.clone(); 3], false).await;
+    another(vec![busy; 3], true).await;
+}
+
+/// These are the answers to the first of two credentials; with the second the image is pulled.
+async fn another(faults: Vec<Fault>, to_token: bool) {
+    let (registry, node, name) = locked(Door::Bearer(Some(("bob", "right")))).await;
+    match to_token {
+        true => registry.fail_token(faults),
+        // The first request is challenged, whatever was to go wrong with it.
+        false => registry.fail("team/app/manifests/1", [&faults[..1], &faults].concat()),
+    }
+    let team = format!("{}/team", registry.host);
+    let keys = keyring(&[(&team, "bob", "right"), (&registry.host, "bob", "right")]);
+    node.pull_with(&name, &keys).await.unwrap();
+    let asked = registry.seen("/manifests/1");
+    let nobody = asked.iter().filter(|seen| !seen.headers.contains_key("authorization"));
+    assert!(nobody.count() >= 2, "both began without a password");
+}
+
+#[tokio::test]
 async fn credentials_of_one_pod_do_not_serve_the_next() {
     let (registry, node, name) = locked(Door::Basic("bob", "right")).await;
     node.pull_with(&name, &keyring(&[(&registry.host, "bob", "right")])).await.unwrap();

@@ -333,3 +333,39 @@ async fn without_a_token_a_provider_that_wants_one_is_not_asked() {
     assert_eq!(failed, "", "a pod without an account is passed over");
     assert_eq!(case.asked().len(), 0);
 }
+
+#[tokio::test]
+async fn the_nodes_own_file_opens_images_for_all_pods_and_a_bad_one_is_told() {
+    let registry = Registry::start().await;
+    registry.artifact("team/a", "1", &module("a"));
+    registry.lock_with(Door::Basic("bob", "right"));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    let node = Node::with(&registry, |config| config.credentials = Some(path.clone())).await;
+    let name = format!("{}/team/a:1", registry.host);
+    let reference = Reference::parse(&name).unwrap();
+    let auths = |auth: &str| serde_json::json!({ "auths": { &registry.host: { "auth": auth } } });
+    let (right, bad) = (auths("Ym9iOnJpZ2h0").to_string(), auths("c2VjcmV0").to_string());
+    for (content, failures, opens) in [
+        (None, 0, false),
+        (Some("{"), 1, false),
+        (Some(bad.as_str()), 1, false),
+        (Some(right.as_str()), 0, true),
+    ] {
+        if let Some(content) = content {
+            fs::write(&path, content).unwrap();
+        }
+        let (mut keyring, token) = (Keyring::default(), |_| async { Err(String::new()) });
+        let failed = node.images.provide(&reference, &mut keyring, None, token).await;
+        let told: Vec<_> = failed.iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), failures, "{told:?}");
+        for told in told {
+            assert!(told.contains("config.json") && !told.contains("c2VjcmV0"), "{told}");
+        }
+        let pulled = node.pull_with(&name, &keyring).await;
+        assert_eq!(pulled.is_ok(), opens);
+        if let Ok(image) = pulled {
+            assert!(node.images.permits(&image, &Keyring::default()).unwrap(), "any pod's");
+        }
+    }
+}
