@@ -138,6 +138,12 @@ async fn a_program_is_pushed_with_nothing_else_and_pulled_by_those_who_may() -> 
         assert_eq!(inspected["program"]["kind"], "component");
         assert_eq!(inspected["digest"], json!(digest));
         assert_eq!(inspected["title"], "probe.p2.wasm");
+        // Of this name the node's configuration does not say that it speaks no TLS.
+        let here = registry.host.replace("127.0.0.1", "localhost");
+        node.log_in(&here)?;
+        let again = format!("{here}/tests/pushed:2");
+        assert!(node.says(&["push", &file, &again])?.contains(&digest));
+        assert!(node.says(&["pull", &again])?.contains(&digest));
         // It was pulled with a password: a pod has to have it, too.
         pod(test, "may-not", &image).await?;
         test.pod_until("may-not", "to be refused", |pod| {
