@@ -4,9 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use crate::reference::Reference;
+use crate::reference::{Reference, split_port};
 
-use host::split;
 pub(crate) use host::{Host, Trust};
 use pem::certificates;
 
@@ -48,7 +47,7 @@ pub(crate) fn hosts(
 
 /// The folder of a registry: `host_port_`, `host:port` or `host`, else the one for all others.
 fn find(folder: &Path, registry: &str) -> Option<PathBuf> {
-    let (host, port) = split(registry);
+    let (host, port) = split_port(registry);
     let spelt = if port.is_empty() { registry.to_owned() } else { format!("{host}_{port}_") };
     let names = [spelt.as_str(), registry, host, "_default"];
     names.iter().map(|name| folder.join(name)).find(|folder| folder.is_dir())
@@ -73,6 +72,9 @@ mod tests {
             assert_eq!(found("reg.example:5000").as_deref(), Some(name));
         }
         assert_eq!(found("reg.example").as_deref(), Some("reg.example"));
+        assert_eq!(found("[::1]:5000").as_deref(), Some("_default"));
+        make("[::1]_5000_");
+        assert_eq!(found("[::1]:5000").as_deref(), Some("[::1]_5000_"));
         assert_eq!(found("other.example").as_deref(), Some("_default"));
     }
 

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::credential::{Credential, Origin, Secret, ServiceAccount};
 use crate::glob;
-use crate::reference::Reference;
+use crate::reference::{Reference, split_port, unbracketed};
 
 /// The key that Docker's own tools write for Docker Hub.
 const HUB: &str = "index.docker.io";
@@ -206,6 +206,7 @@ fn normalised(registry: &str) -> String {
 pub(crate) fn opens(key: &str, name: &str) -> bool {
     let ((key_host, key_path), (host, path)) = (split_path(key), split_path(name));
     let ((key_labels, key_port), (labels, port)) = (split_port(key_host), split_port(host));
+    let (key_labels, labels) = (unbracketed(key_labels), unbracketed(labels));
     key_port == port
         && path.starts_with(key_path)
         && key_labels.split('.').count() == labels.split('.').count()
@@ -217,10 +218,6 @@ pub(crate) fn opens(key: &str, name: &str) -> bool {
 
 fn split_path(name: &str) -> (&str, &str) {
     name.split_at(name.find('/').unwrap_or(name.len()))
-}
-
-fn split_port(host: &str) -> (&str, &str) {
-    host.rsplit_once(':').unwrap_or((host, ""))
 }
 
 /// A pull secret that cannot be read.
@@ -276,6 +273,10 @@ mod tests {
             ("reg.example/team", "reg.example/other/x", false),
             ("reg.example:443", "reg.example/a", false),
             ("reg.example:5000", "reg.example:5000/a", true),
+            ("[::1]:5000", "[::1]:5000/a", true),
+            ("https://[::1]:5000/v2/", "[::1]:5000/a", true),
+            ("[::1]", "[::1]:5000/a", false),
+            ("[::2]:5000", "[::1]:5000/a", false),
             ("*.example", "reg.example/a", true),
             ("*.example", "deep.reg.example/a", false),
             ("*", "reg.example/a", false),

@@ -1,6 +1,7 @@
 //! Names of images: `registry/repository:tag@digest`.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 use oci_spec::distribution::{ParseError, Reference as Oci};
 
@@ -22,7 +23,7 @@ impl Reference {
     /// [`InvalidReference`] says what is wrong with the name.
     pub fn parse(text: &str) -> Result<Self, InvalidReference> {
         let invalid = |cause| InvalidReference { text: shown(text), cause };
-        let oci = Oci::try_from(text).map_err(|error| invalid(cause(text, &error)))?;
+        let oci = read(text).map_err(|error| invalid(cause(text, &error)))?;
         // The parser takes `User` of `User/app` for a host, of which it may be a part, and then not for one.
         if is_upper(oci.repository()) {
             return Err(invalid(UPPER));
@@ -76,6 +77,41 @@ impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.oci.fmt(f)
     }
+}
+
+/// Reads a name. The parser knows no registries that are addresses of IPv6, which the grammar of `distribution/reference` has.
+fn read(text: &str) -> Result<Oci, ParseError> {
+    let Some((address, rest)) = ipv6(text) else { return Oci::try_from(text) };
+    let oci = Oci::try_from(format!("{STAND_IN}{rest}"))?;
+    let registry = oci.registry().replacen(STAND_IN, address, 1);
+    let (repository, digest) = (oci.repository().to_owned(), oci.digest().map(str::to_owned));
+    Ok(match (oci.tag().map(str::to_owned), digest) {
+        (Some(tag), Some(digest)) => Oci::with_tag_and_digest(registry, repository, tag, digest),
+        (None, Some(digest)) => Oci::with_digest(registry, repository, digest),
+        (tag, None) => Oci::with_tag(registry, repository, tag.unwrap_or_else(|| "latest".into())),
+    })
+}
+
+/// What is a host for the parser.
+const STAND_IN: &str = "localhost";
+
+/// The address that a name begins with, in its brackets, and the rest.
+fn ipv6(text: &str) -> Option<(&str, &str)> {
+    let (address, rest) = text.split_at(text.find(']')? + 1);
+    let (port, _) = rest.split_once('/')?;
+    let is_host = address.starts_with('[') && unbracketed(address).parse::<Ipv6Addr>().is_ok();
+    (is_host && (port.is_empty() || port.starts_with(':'))).then_some((address, rest))
+}
+
+/// Host and port of a registry's name; the port is empty where there is none.
+pub(crate) fn split_port(registry: &str) -> (&str, &str) {
+    let parts = registry.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
+    parts.unwrap_or((registry, ""))
+}
+
+/// A host as an address is written alone: one of IPv6 has brackets in the name of a registry.
+pub(crate) fn unbracketed(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
 /// A text that is not the name of an image.
@@ -143,6 +179,8 @@ mod tests {
             ("ghcr.io/o/app", "ghcr.io/o/app:latest"),
             ("localhost/app:v2", "localhost/app:v2"),
             ("127.0.0.1:5000/a/b/c:X-y_z.1", "127.0.0.1:5000/a/b/c:X-y_z.1"),
+            ("[::1]:5000/a", "[::1]:5000/a:latest"),
+            ("[2001:db8::1]/team/app:1", "[2001:db8::1]/team/app:1"),
         ] {
             assert_eq!(Reference::parse(text).unwrap().to_string(), whole);
         }
@@ -154,6 +192,11 @@ mod tests {
         assert_eq!(reference.target(), format!("sha256:{HEX}"));
         assert_eq!(reference.tag(), Some("1"));
         assert_eq!(Reference::parse(&format!("app@sha256:{HEX}")).unwrap().tag(), None);
+        for text in [format!("[::1]/a@sha256:{HEX}"), format!("[::1]:5000/a:1@sha256:{HEX}")] {
+            let reference = Reference::parse(&text).unwrap();
+            assert_eq!(reference.to_string(), text);
+            assert_eq!(reference.target(), format!("sha256:{HEX}"));
+        }
     }
 
     #[test]
@@ -173,6 +216,13 @@ mod tests {
             (&upper, "64 lower-case hex"),
             ("ghcr.io/../../etc/passwd", "not of the form"),
             ("app:", "not of the form"),
+            ("[::1]", "not of the form"),
+            ("[::1]app", "not of the form"),
+            ("[::1]:5000", "not of the form"),
+            ("[::1/app", "not of the form"),
+            ("[fe80::1%eth0]/app", "not of the form"),
+            ("[reg.example]/app", "not of the form"),
+            ("[::1]/App", "lower-case"),
             ("/app", "not of the form"),
             (&long, "longer than 255"),
         ] {
@@ -180,6 +230,19 @@ mod tests {
             assert!(error.to_string().contains(cause), "{text:?}: {error}");
             assert_eq!(error.reason(), "InvalidImageName");
         }
+    }
+
+    #[test]
+    fn a_registry_has_a_host_and_may_have_a_port() {
+        for (registry, host, port) in [
+            ("reg.example", "reg.example", ""),
+            ("reg.example:5000", "reg.example", "5000"),
+            ("[::1]", "[::1]", ""),
+            ("[::1]:5000", "[::1]", "5000"),
+        ] {
+            assert_eq!(split_port(registry), (host, port));
+        }
+        assert_eq!((unbracketed("[::1]"), unbracketed("a")), ("::1", "a"));
     }
 
     proptest! {
@@ -190,7 +253,7 @@ mod tests {
 
         /// Names become paths below `refs/`: no component may leave that folder.
         #[test]
-        fn no_part_of_a_name_climbs(text in "[a-z0-9./:@_-]{1,40}") {
+        fn no_part_of_a_name_climbs(text in "(\\[::1\\])?[a-z0-9./:@_-]{1,40}") {
             if let Ok(reference) = Reference::parse(&text) {
                 let name = reference.name();
                 for part in name.split('/') {
@@ -202,7 +265,7 @@ mod tests {
 
         #[test]
         fn a_normalised_name_is_its_own_normal_form(
-            registry in "(ghcr\\.io|localhost:5000|docker\\.io|a-b\\.example:1)",
+            registry in "(ghcr\\.io|localhost:5000|docker\\.io|a-b\\.example:1|\\[::1\\](:1)?)",
             path in "[a-z0-9]{1,8}(/[a-z0-9]{1,8}([._-][a-z0-9]{1,4})?){0,3}",
             tag in "(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,20})?",
         ) {

@@ -1,6 +1,6 @@
 //! A server that is asked for an image, and how.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
@@ -10,7 +10,7 @@ use crate::Patience;
 use crate::added::Added;
 use crate::clients::{Clients, Way};
 use crate::error::Problem;
-use crate::reference::Reference;
+use crate::reference::{Reference, split_port, unbracketed};
 
 /// One server that is asked for an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Host {
     /// The registry's own server, as it is without a word of it in a file. One on this machine is not checked, and is asked
     /// without TLS where it speaks none, unless its port says what it speaks (containerd, `ConfigureHosts`).
     pub(crate) fn own(reference: &Reference, is_plain: bool) -> Self {
-        let (host, port) = split(reference.registry());
+        let (host, port) = split_port(reference.registry());
         let is_here = is_here(host) && !is_plain;
         let is_plain = is_plain || is_here && port == "80";
         let scheme = if is_plain { "http" } else { "https" };
@@ -108,13 +108,10 @@ impl Host {
     }
 }
 
-pub(super) fn split(registry: &str) -> (&str, &str) {
-    registry.rsplit_once(':').unwrap_or((registry, ""))
-}
-
-/// Whether a registry is on this machine, where nobody listens in. Names of images have no addresses of IPv6.
+/// Whether a registry is on this machine, where nobody listens in.
 fn is_here(host: &str) -> bool {
-    host == "localhost" || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+    let address = unbracketed(host).parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -135,6 +132,9 @@ mod tests {
             ("localhost:80/a", "http://localhost:80/v2", false, false),
             ("localhost:5000/a", "https://localhost:5000/v2", true, true),
             ("127.0.0.2:5000/a", "https://127.0.0.2:5000/v2", true, true),
+            ("[::1]:5000/a", "https://[::1]:5000/v2", true, true),
+            ("[::1]/a", "https://[::1]/v2", true, false),
+            ("[fd00::1]:5000/a", "https://[fd00::1]:5000/v2", false, false),
             ("10.0.0.1:5000/a", "https://10.0.0.1:5000/v2", false, false),
             ("localhost.example:5000/a", "https://localhost.example:5000/v2", false, false),
         ] {

@@ -92,7 +92,11 @@ pub(crate) fn descriptor(media_type: &str, content: &[u8]) -> Value {
 
 impl Registry {
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at("127.0.0.1:0").await
+    }
+
+    pub(crate) async fn start_at(address: &str) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let state = Arc::<State>::default();
         let mut server = JoinSet::new();

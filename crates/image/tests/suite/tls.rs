@@ -176,6 +176,19 @@ async fn a_registry_of_this_machine_is_asked_as_it_speaks() {
 }
 
 #[tokio::test]
+async fn a_registry_is_known_by_its_address_of_ipv6() {
+    let registry = Registry::start_at("[::1]:0").await;
+    registry.artifact("app", "1", &command(""));
+    registry.lock_with(Door::Basic("user", "password"));
+    let node = Node::with(&registry, |config| config.plain_http.clear()).await;
+    let name = format!("{}/app:1", registry.host);
+    let keys = keyring(&[(&registry.host, "user", "password")]);
+    let image = node.pull_with(&name, &keys).await.unwrap();
+    assert_eq!(node.find(&name).map(|found| found.id()), Some(image.id()));
+    assert!(node.images.list()[0].names.contains(&name));
+}
+
+#[tokio::test]
 async fn a_plain_address_is_asked_over_tls_first_where_its_file_thinks_of_tls() {
     let registry = registry().await;
     let front = Front::of(&registry, Guests::All).await;
