@@ -20,13 +20,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, UnixTime};
 use serde_json::{Value, json};
 
-const SIGNER: &str = "nodule.example/pods";
+pub(crate) const SIGNER: &str = "nodule.example/pods";
 /// The shortest life that the API server lets a signer give.
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 const DENIED: &str = "this signer wants another key";
 
 /// Signs for pods; or denies.
-struct Signer {
+pub(crate) struct Signer {
     requests: Api<PodCertificateRequest>,
     certificate: String,
     issuer: Issuer<'static, KeyPair>,
@@ -34,7 +34,7 @@ struct Signer {
 }
 
 impl Signer {
-    fn new(test: &Test<'_>, denies: bool) -> Result<Self> {
+    pub(crate) fn new(test: &Test<'_>, denies: bool) -> Result<Self> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "an authority for pods");
@@ -42,6 +42,16 @@ impl Signer {
         let certificate = params.self_signed(&key)?.pem();
         let issuer = Issuer::new(params, key);
         Ok(Self { requests: test.api(), certificate, issuer, denies })
+    }
+
+    /// Has the cluster trust it, by a bundle that has the name of the test's namespace.
+    pub(crate) async fn bundle(&self, test: &Test<'_>) -> Result<Bundle> {
+        let bundles = Api::all(test.client.clone());
+        let name = test.namespace.clone();
+        let anchors = serde_json::from_value(json!({
+            "metadata": { "name": name }, "spec": { "trustBundle": self.certificate } }))?;
+        bundles.create(&PostParams::default(), &anchors).await.context("make a trust bundle")?;
+        Ok(Bundle { bundles, name })
     }
 
     /// Answers every request, until it is dropped or fails.
@@ -132,6 +142,19 @@ fn pod(test: &Test<'_>, key: &str, beside: &[Value]) -> Value {
     spec
 }
 
+/// A signer's trust bundle, which is the whole cluster's.
+pub(crate) struct Bundle {
+    bundles: Api<ClusterTrustBundle>,
+    name: String,
+}
+
+impl Bundle {
+    pub(crate) async fn remove(self) -> Result<()> {
+        self.bundles.delete(&self.name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+}
+
 /// The bundles that a pod has printed, as far as they are whole.
 fn bundles(test: &Test<'_>, pod: &str, container: &str) -> Vec<String> {
     const BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
@@ -147,7 +170,7 @@ async fn another(test: &Test<'_>, pod: &str, old: &[String]) -> Result<String> {
 }
 
 /// Runs a test beside its signer.
-async fn signed(signer: &Signer, body: impl Future<Output = Result<()>>) -> Result<()> {
+pub(crate) async fn signed(signer: &Signer, body: impl Future<Output = Result<()>>) -> Result<()> {
     tokio::select! {
         ended = Box::pin(signer.run()) => ended.context("the signer ended"),
         done = body => done,
@@ -168,13 +191,9 @@ async fn described(test: &Test<'_>, pod: &str, words: &[&str]) -> Result<()> {
 async fn a_pod_has_a_certificate_and_an_agent_that_starts_again_gives_it_another() -> Result<()> {
     test::run(async |test| {
         let signer = Signer::new(test, false)?;
-        let bundles: Api<ClusterTrustBundle> = Api::all(test.client.clone());
-        let anchors: ClusterTrustBundle = serde_json::from_value(json!({
-            "metadata": { "name": test.namespace }, "spec": { "trustBundle": signer.certificate } }))?;
-        bundles.create(&PostParams::default(), &anchors).await.context("make a trust bundle")?;
-        let namespace = test.namespace.clone();
+        let bundle = signer.bundle(test).await?;
         let outcome = signed(&signer, own_and_trusted(test, &signer)).await;
-        bundles.delete(&namespace, &DeleteParams::default()).await?;
+        bundle.remove().await?;
         outcome
     })
     .await

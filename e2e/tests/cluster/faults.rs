@@ -12,7 +12,7 @@ use crate::proxy::Proxy;
 use crate::said::on_node;
 
 /// Refused, asked to come again later, and done without the agent being told.
-const FAULTS: [Fault; 3] = [Fault::Code(500), Fault::Code(429), Fault::Lost];
+pub(crate) const FAULTS: [Fault; 3] = [Fault::Code(500), Fault::Code(429), Fault::Lost];
 
 /// What a node asks for when it starts, and then now and again.
 const NODE: [&str; 11] = [
@@ -125,7 +125,7 @@ async fn life(test: &Test<'_>, name: &str) -> Result<()> {
 }
 
 /// How often this was said of a pod.
-fn count(events: &[Event], pod: &str, reason: &str) -> i32 {
+pub(crate) fn count(events: &[Event], pod: &str, reason: &str) -> i32 {
     let of_it = |event: &&Event| {
         event.involved_object.name.as_deref() == Some(pod)
             && event.reason.as_deref() == Some(reason)

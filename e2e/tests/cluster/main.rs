@@ -8,6 +8,7 @@
 mod archives;
 mod asked;
 mod certificates;
+mod claims;
 mod config;
 mod crash;
 mod credentials;
@@ -44,4 +45,5 @@ mod stop;
 mod storage;
 mod tools;
 mod trouble;
+mod volume_faults;
 mod workload;

@@ -8,14 +8,14 @@ use nodule_e2e::test::{self, Test};
 use nodule_e2e::{status, wait};
 use serde_json::{Value, json};
 
-fn write(test: &Test<'_>, file: &str, manifest: &Value) -> Result<()> {
+pub(crate) fn write(test: &Test<'_>, file: &str, manifest: &Value) -> Result<()> {
     let folder = test.agent.file("manifests");
     let whole = folder.join(format!(".{file}"));
     fs::write(&whole, manifest.to_string())?;
     Ok(fs::rename(whole, folder.join(file))?)
 }
 
-fn manifest(test: &Test<'_>, labels: &Value) -> Value {
+pub(crate) fn manifest(test: &Test<'_>, labels: &Value) -> Value {
     let mut spec = test.spec(&["lines", "0", "1000"]);
     // A static pod is not scheduled.
     if let Some(spec) = spec.as_object_mut() {
