@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::{sync::watch, task::spawn_blocking, time::Instant};
 
@@ -14,21 +14,23 @@ pub(crate) struct Gauge {
     pressure: Pressure,
     /// Told at each measure.
     starved: watch::Sender<Vec<Starved>>,
-    /// What was measured last, and when.
-    last: Option<(Instant, Measure, Shortage)>,
+    /// What was measured last.
+    last: (Measure, Shortage),
+    /// The time for the next measure.
+    due: Instant,
 }
 
 impl Gauge {
     pub(crate) fn new(config: Arc<Config>, starved: watch::Sender<Vec<Starved>>) -> Self {
         let pressure = Pressure::new(&config.eviction);
-        Self { config, pressure, starved, last: None }
+        let last = (Measure::default(), Shortage::default());
+        Self { config, pressure, starved, last, due: Instant::now() }
     }
 
     /// Measures, once in a period however often it is asked: each measure may end a pod. Blocking reads are made off the runtime's
     /// threads.
     pub(crate) async fn measure(&mut self) {
-        let since = self.last.as_ref().map_or(Duration::MAX, |(at, ..)| at.elapsed());
-        if since < self.config.periods.update {
+        if Instant::now() < self.due {
             return;
         }
         let root = self.config.root.clone();
@@ -36,12 +38,17 @@ impl Gauge {
         let now = Instant::now();
         let shortage = self.pressure.observe(&measure, now, self.config.periods.pressure);
         self.starved.send_replace(self.pressure.starved(&measure));
-        self.last = Some((now, measure, shortage));
+        self.last = (measure, shortage);
+        self.due = now + self.config.periods.update;
+    }
+
+    /// When it is time for the next measure.
+    pub(crate) const fn due(&self) -> Instant {
+        self.due
     }
 
     /// What was measured last; nothing before the first time.
     pub(crate) fn last(&self) -> (Measure, Shortage) {
-        let last = self.last.as_ref();
-        last.map(|(_, measure, shortage)| (measure.clone(), *shortage)).unwrap_or_default()
+        self.last.clone()
     }
 }

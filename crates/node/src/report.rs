@@ -1,4 +1,4 @@
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, stream::BoxStream};
 use jiff::Timestamp;
@@ -168,9 +168,18 @@ impl Report {
                 Err(failure) => {
                     self.server.reach.failed(STATUS, &failure);
                     self.stale = true;
-                    sleep(retry.wait().max(failure.retry_after())).await;
+                    self.wait(retry.wait().max(failure.retry_after())).await;
                 }
             }
+        }
+    }
+
+    /// Waits for so long, and measures meanwhile.
+    async fn wait(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            sleep_until(until.min(self.gauge.due())).await;
+            self.gauge.measure().await;
         }
     }
 
@@ -283,9 +292,10 @@ impl Report {
         } else {
             (periods.startup, periods.startup)
         };
-        let soonest = Instant::now() + gap.min(period);
+        let now = Instant::now();
+        let (soonest, latest) = (now + gap.min(period), self.gauge.due().min(now + period));
         tokio::select! {
-            () = sleep(period) => {}
+            () = sleep_until(latest) => {}
             Ok(()) = self.inputs.problems.changed() => {}
             Ok(()) = self.inputs.unconfined.changed() => {}
             Ok(()) = self.inputs.images.changed() => {}

@@ -409,6 +409,20 @@ async fn a_node_is_measured_while_the_api_server_fails() {
     }
 }
 
+#[tokio::test]
+async fn a_node_is_measured_while_the_api_server_asks_to_be_left_alone() {
+    const HOUR: u32 = 3600;
+    let mut peer = Peer::start().await;
+    let mut agent = start_with(&peer, starving(busy()));
+    peer.next("WATCH node").await;
+    peer.fail("PATCH status", [Fault::Code(429, HOUR)]);
+    agent.problems.send_replace(vec!["the disk is on fire".to_owned()]);
+    peer.next("PATCH status").await;
+    for _ in 0..3 {
+        agent.starved.changed().await.unwrap();
+    }
+}
+
 /// Sets the machine's clock, by so many hours.
 fn set_clock(hours: i64) {
     let mut now = clock_gettime(ClockId::Realtime);

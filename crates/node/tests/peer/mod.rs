@@ -22,7 +22,7 @@ use tokio::{
 
 /// How a request is answered instead of as it should be.
 pub(crate) enum Fault {
-    /// With this status code, and these seconds in `Retry-After`.
+    /// With this status code, and these seconds in `Retry-After` and in the details, as the API server says it.
     Code(u16, u32),
     /// The connection breaks off in the middle of the answer.
     Cut,
@@ -211,7 +211,7 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
 async fn broken(fault: Fault) -> Response {
     match fault {
         Fault::Code(code, seconds) => {
-            let mut response = refusal(code);
+            let mut response = refused(code, seconds);
             response.headers_mut().insert("retry-after", seconds.into());
             response
         }
@@ -285,6 +285,10 @@ fn json_response(code: u16, body: &Value) -> Response {
 }
 
 fn refusal(code: u16) -> Response {
+    refused(code, 0)
+}
+
+fn refused(code: u16, seconds: u32) -> Response {
     let reason = match code {
         403 => "Forbidden",
         404 => "NotFound",
@@ -293,7 +297,8 @@ fn refusal(code: u16) -> Response {
         _ => "InternalError",
     };
     let status = json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code,
-        "message": format!("told to say {code}"), "reason": reason});
+        "message": format!("told to say {code}"), "reason": reason,
+        "details": {"retryAfterSeconds": seconds}});
     json_response(code, &status)
 }
 
